@@ -1,0 +1,3 @@
+from jobflow.cli import main
+
+main(prog_name="jobflow")

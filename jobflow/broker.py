@@ -1,0 +1,192 @@
+"""Redis: who is next, who is due, who asks too often, who should wake up. One method for each file in lua/.
+
+Nothing here decides anything: deleting any key at any moment delays work and loses none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+
+from jobflow.errors import BrokerUnavailable
+from jobflow.statements import LUA
+
+PRIORITIES = range(10)
+WAKE_CHANNEL = "jf:wake"
+SUBSCRIBED = ""  # no queue has this name
+TIMEOUT = 3.0  # seconds for any answer
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def lane_key(queue: str, priority: int) -> str:
+    return f"{{jf:{queue}}}:r{priority}"
+
+
+def states_key(queue: str) -> str:
+    return f"{{jf:{queue}}}:st"
+
+
+def window_key(client: str) -> str:
+    return f"jf:rl:{client}"
+
+
+def micros(moment: datetime) -> int:
+    """Whole microseconds since 1970, without a float on the way."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def moment(micros: int) -> datetime:
+    return EPOCH + timedelta(microseconds=micros)
+
+
+class Entry(NamedTuple):
+    """A job as a lane knows it."""
+
+    priority: int
+    run_at: datetime
+    id: UUID
+
+
+class Pushed(NamedTuple):
+    added: int
+    cold: list[int]  # priorities of lanes that have to be filled first
+
+
+class Popped(NamedTuple):
+    ids: list[UUID]
+    fills: dict[int, str]  # priority → state, of lanes that run low
+    next_due: datetime | None  # when the next job of the queue falls due, as far as the lanes know
+
+
+def parse_tail(state: str) -> tuple[datetime, UUID] | None:
+    """The last row a spilled lane reaches to; None for a cold or open one."""
+    if state in ("", "+"):
+        return None
+    score, _, hex_id = state.partition(":")
+    return moment(int(score)), UUID(hex=hex_id)
+
+
+class Broker:
+    """``lane_size``: ids per lane. All methods raise BrokerUnavailable when Redis is away or refuses to write."""
+
+    def __init__(self, redis_url: str, *, lane_size: int, pool_size: int) -> None:
+        self.lane_size = lane_size
+        # Never resend: a repeated pop would take other ids. A blocking pool: the ordinary one raises when all are busy.
+        self._pool = BlockingConnectionPool.from_url(
+            redis_url,
+            max_connections=pool_size,
+            timeout=TIMEOUT,
+            socket_timeout=TIMEOUT,
+            socket_connect_timeout=2.0,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=30,
+        )
+        self._redis: Redis = Redis(connection_pool=self._pool)
+        self._scripts = {name: self._redis.register_script(text) for name, text in LUA.items()}
+        self._keys: dict[str, list[str]] = {}
+
+    async def push(self, queue: str, entries: Iterable[Entry]) -> Pushed:
+        args: list[Any] = [self.lane_size, WAKE_CHANNEL, queue]
+        for entry in entries:
+            args += (entry.priority, micros(entry.run_at), entry.id.bytes)
+        added, *cold = await self._run("push", self._lanes(queue), args)
+        return Pushed(added, cold)
+
+    async def fill(self, queue: str, priority: int, seen: str, full: bool, rows: Sequence[Entry]) -> bool:
+        """Add a page to a lane. False: the lane is not as it was ``seen``, start again."""
+        args: list[Any] = [priority, self.lane_size, seen, int(full)]
+        for row in rows:
+            args += (micros(row.run_at), row.id.bytes)
+        done = await self._run("fill", [lane_key(queue, priority), states_key(queue)], args)
+        return bool(done)
+
+    async def pop(self, queue: str, now: datetime, want: int) -> Popped:
+        ids, fills, next_due = await self._run("pop", self._lanes(queue), [micros(now), want, self.lane_size // 2])
+        return Popped(
+            [UUID(bytes=id) for id in ids],
+            {int(fills[i]): fills[i + 1].decode() for i in range(0, len(fills), 2)},
+            moment(int(next_due)) if next_due else None,
+        )
+
+    async def drop(self, queue: str, jobs: Iterable[tuple[int, UUID]]) -> int:
+        args = [part for priority, id in jobs for part in (priority, id.bytes)]
+        return int(await self._run("drop", self._lanes(queue)[:10], args))
+
+    async def states(self, queue: str) -> dict[int, str]:
+        found = await self._run("states", [states_key(queue)], [])
+        return {priority: state.decode() for priority, state in enumerate(found)}
+
+    async def take(self, client: str, wanted: int, limit: int, window: float) -> tuple[int, int, float]:
+        """Let ``wanted`` requests of a client through, at most ``limit`` in any ``window`` seconds.
+
+        Returns (granted, remaining, seconds until the oldest one leaves the window).
+        """
+        args = [wanted, limit, int(window * 1_000_000), os.urandom(6).hex()]
+        granted, remaining, reset = await self._run("take", [window_key(client)], args)
+        return int(granted), int(remaining), int(reset) / 1_000_000
+
+    async def wakes(self) -> AsyncIterator[str | None]:
+        """Names of queues that got new jobs, from any process; SUBSCRIBED at first, None after each quiet second.
+
+        Ends by BrokerUnavailable.
+        """
+        with _translated():
+            async with self._redis.pubsub() as listener:
+                await listener.subscribe(WAKE_CHANNEL)
+                while True:
+                    message = await listener.get_message(timeout=1.0)
+                    if message is None:
+                        yield None
+                    else:
+                        yield message["data"].decode() if message["type"] == "message" else SUBSCRIBED
+
+    async def check(self) -> str | None:
+        """Ask whether Redis is there. Returns a warning for the operator, or None.
+
+        A Redis that evicts keys may drop lanes at any time: slow, though never wrong.
+        """
+        with _translated():
+            await self._redis.ping()
+            policy = (await self._redis.config_get("maxmemory-policy")).get("maxmemory-policy", "noeviction")
+        if policy != "noeviction":
+            return f"Redis evicts keys (maxmemory-policy {policy}); set it to noeviction, or jobs will be found late."
+        return None
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._pool.disconnect()
+
+    def _lanes(self, queue: str) -> list[str]:
+        keys = self._keys.get(queue)
+        if keys is None:
+            keys = self._keys[queue] = [*(lane_key(queue, p) for p in PRIORITIES), states_key(queue)]
+        return keys
+
+    async def _run(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        script = self._scripts[name]
+        with _translated():
+            try:
+                return await self._redis.evalsha(script.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                return await self._redis.eval(LUA[name], len(keys), *keys, *args)
+            except ReadOnlyError:
+                # After a failover the old master stays read-only: resolve the address again.
+                await self._pool.disconnect(inuse_connections=False)
+                raise
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"Redis does not answer: {error or type(error).__name__}") from error

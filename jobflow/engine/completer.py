@@ -1,0 +1,140 @@
+"""The only writer of endings: batches them, frees their slots when Postgres has answered, keeps them while it is away."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from jobflow.broker import Entry
+from jobflow.engine.executor import Supervision
+from jobflow.engine.loop import Wake
+from jobflow.engine.slots import Slots
+from jobflow.errors import StoreUnavailable
+from jobflow.events import Events, RunEnded, RunRefused
+from jobflow.lifecycle import OPEN, Change, Failure, Status, fail
+from jobflow.pusher import Pusher
+from jobflow.store import Store
+
+BATCH = 500  # endings for each statement
+IDLE = 5.0  # seconds; an offer wakes us
+
+
+class Ending:
+    """A change that waits to be written, and when its handler ended."""
+
+    __slots__ = ("change", "seconds")
+
+    def __init__(self, change: Change, seconds: float) -> None:
+        self.change, self.seconds = change, seconds
+
+
+class Endings:
+    """What the completers share: endings that wait. Bounded by the slots, which they keep."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.wake = Wake()
+        self.waiting: deque[Ending] = deque()
+        self._slots = slots
+
+    def offer(self, change: Change, supervision: Supervision) -> None:
+        if supervision.abandoned:
+            self._slots.restore()  # its ending was written without it
+            return
+        supervision.ended = True
+        self.put(Ending(change, time.monotonic() - supervision.began))
+
+    def put(self, ending: Ending) -> None:
+        self.waiting.append(ending)
+        self.wake.set()
+
+    def take(self) -> list[Ending]:
+        return [self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH))]
+
+
+class Completer:
+    """One of a few; while one's statement is on its way, another collects."""
+
+    def __init__(self, name: str, *, store: Store, endings: Endings, slots: Slots, pusher: Pusher, events: Events) -> None:
+        self.name = name
+        self.wake = endings.wake
+        self.busy = False
+        self._store, self._endings, self._slots = store.pinned(), endings, slots
+        self._pusher, self._events = pusher, events
+
+    async def tick(self) -> float:
+        batch = self._endings.take()
+        if not batch:
+            return IDLE
+        self.busy = True
+        try:
+            await self._write(batch)
+        except BaseException:
+            self._endings.waiting.extendleft(reversed(batch))
+            raise
+        finally:
+            self.busy = False
+        return 0
+
+    async def _write(self, batch: list[Ending]) -> None:
+        completed = [e for e in batch if e.change.after is Status.COMPLETED]
+        others = [e for e in batch if e.change.after is not Status.COMPLETED]
+        written: dict[int, str] = {}  # place of the ending → status
+        try:
+            # A repeat after a lost answer is refused by the fence and then recognised as ours.
+            if completed:
+                ids = await self._store.complete_jobs([e.change for e in completed])
+                written.update((id(e), Status.COMPLETED.value) for e in completed if e.change.run.id in ids)
+            if others:
+                rows = await self._store.end_runs([e.change for e in others])
+                written.update((id(e), rows[e.change.run.id]["status"]) for e in others if e.change.run.id in rows)
+                self._push(rows.values())
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            await self._write_apart(batch, error)
+            return
+        except asyncpg.PostgresError as error:
+            # Deadlock, serialization failure, lock timeout: nothing was written, try again.
+            raise StoreUnavailable(f"The endings could not be written: {error}") from error
+        refused = [e for e in batch if id(e) not in written]
+        self._settle([e for e in batch if id(e) in written], written)
+        if refused:
+            await self._explain(refused)
+
+    async def _write_apart(self, batch: list[Ending], error: Exception) -> None:
+        """One row that Postgres does not take must not stop the others: find it by halves, and fail it."""
+        if len(batch) > 1:
+            await self._write(batch[: len(batch) // 2])
+            await self._write(batch[len(batch) // 2 :])
+            return
+        run = batch[0].change.run
+        failure = Failure("ResultNotStored", ascii(str(error))[:500])
+        if batch[0].change.failure is not None and batch[0].change.failure.type == failure.type:
+            raise error  # not even that could be written: a bug of ours, which the log must show
+        await self._write([Ending(fail(run, failure, 60.0), batch[0].seconds)])
+
+    async def _explain(self, refused: list[Ending]) -> None:
+        verdicts = await self._store.read_endings([e.change for e in refused])
+        statuses: dict[int, str] = {}
+        for ending in refused:
+            verdict = verdicts.get(ending.change.run.id, "lost")
+            if verdict == "locked":
+                self._endings.put(ending)
+            elif verdict == "mine":
+                statuses[id(ending)] = ending.change.after.value
+            else:
+                self._slots.release([ending.change.run])
+                self._events.emit(RunRefused(ending.change))
+        self._settle([e for e in refused if id(e) in statuses], statuses)
+
+    def _settle(self, accepted: Sequence[Ending], statuses: dict[int, str]) -> None:
+        self._slots.release([e.change.run for e in accepted])
+        for ending in accepted:
+            self._events.emit(RunEnded(ending.change, ending.seconds, statuses[id(ending)]))
+
+    def _push(self, rows: Any) -> None:
+        for row in rows:
+            if row["status"] in OPEN:
+                self._pusher.push(row["queue"], [Entry(row["priority"], row["run_at"], row["id"])])

@@ -1,0 +1,218 @@
+"""Runs one handler and turns whatever comes of it into a Change: a value, which somebody else writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from jobflow import lifecycle, payloads, retry
+from jobflow.context import FOREVER, Cancel, Context, Discard, Enqueue, Snooze
+from jobflow.engine.lease import boottime
+from jobflow.errors import Invalid
+from jobflow.events import Events
+from jobflow.lifecycle import Change, Failure, Run
+from jobflow.registry import JobType, Registry
+
+MESSAGE_LIMIT = 8 * 1024  # bytes, like TRACEBACK_LIMIT
+TRACEBACK_LIMIT = 64 * 1024
+FRAMES = 100  # the innermost ones that are formatted
+CANCELLED = "cancelled by a person"
+
+StopCause = Literal["timeout", "cancel", "drain", "lost"]
+
+
+class Supervision:
+    """One run as its watchers see it. The watchdog calls ``stop("timeout")`` once ``deadline`` has passed."""
+
+    __slots__ = ("abandoned", "began", "cause", "claimed", "deadline", "ended", "run", "started", "stopped", "task")
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.task: asyncio.Task[Change] | None = None
+        self.began = time.monotonic()  # when its claim was answered
+        self.claimed = boottime()  # the same, by the clock of the lease
+        self.deadline = math.inf  # seconds of time.monotonic(); set when the handler starts
+        self.started = False  # whether any line of the handler ran
+        self.cause: StopCause | None = None
+        self.stopped = math.inf  # when stop() was called
+        self.ended = False  # its ending waits to be written
+        self.abandoned = False  # the handler ignored that it was stopped: its ending was written without it
+
+    def stop(self, cause: StopCause) -> None:
+        """Cancel the handler, once: a second call is ignored, so that a handler can tidy up undisturbed."""
+        if self.cause is None:
+            self.cause = cause
+            self.stopped = time.monotonic()
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Executor:
+    """Runs handlers. One per process; it keeps nothing between runs.
+
+    state: what the lifespan yielded, for ``ctx.state``.
+    threads: where plain ``def`` handlers run.
+    enqueue: submits a job, for ``ctx.enqueue``.
+    has_elsewhere: whether another live process handles this type.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        state: Any,
+        events: Events,
+        threads: ThreadPoolExecutor,
+        enqueue: Enqueue,
+        has_elsewhere: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        self._registry = registry
+        self._state = state
+        self._events = events
+        self._threads = threads
+        self._enqueue = enqueue
+        self._has_elsewhere = has_elsewhere
+
+    async def execute(self, run: Run, supervision: Supervision) -> Change:
+        """Run the handler of ``run`` to its end, however it ends.
+
+        Raises nothing a handler does; only CancelledError, when the caller itself is cancelled.
+        """
+        type = self._registry.get(run.type)
+        if type is None:
+            return await self._unhandled(run)
+        try:
+            payload = type.decode(run.payload)
+        except Invalid as error:
+            return _fail(run, type.backoff, Failure("PayloadMismatch", _clean(str(error))))
+        if supervision.cause is not None:  # stopped while it waited for its turn
+            return _stopped(run, type, supervision, None)
+        # A task of its own: stop() can cancel the handler without touching the worker, and context variables that the
+        # handler sets end with it. No asyncio.timeout: the watchdog keeps the deadlines of all runs for less.
+        task = asyncio.get_running_loop().create_task(self._handle(run, type, payload, supervision))
+        supervision.task = task
+        try:
+            change = await task
+        except asyncio.CancelledError:  # the task before its first step, or the worker
+            change = _stopped(run, type, supervision, None)
+        if (worker := asyncio.current_task()) is not None and worker.cancelling():
+            raise asyncio.CancelledError  # the handler may have swallowed what was meant for the worker
+        return change
+
+    async def _unhandled(self, run: Run) -> Change:
+        try:
+            elsewhere = await self._has_elsewhere(run.type)
+        except Exception:  # nobody can tell now; asking again costs no attempt
+            elsewhere = True
+        if elsewhere:
+            return lifecycle.hand_back(run)
+        return _fail(run, retry.default, Failure("NoHandler", f"no live process handles {run.type!r}"))
+
+    async def _handle(self, run: Run, type: JobType, payload: Any, supervision: Supervision) -> Change:
+        arguments: tuple[Any, ...] = (payload,)
+        if type.takes_context:
+            context = Context(
+                run, state=self._state, events=self._events, supervision=supervision, enqueue=self._enqueue
+            )
+            arguments = (payload, context)
+        supervision.deadline = time.monotonic() + run.timeout
+        try:
+            if type.runs_in == "loop":
+                supervision.started = True
+                value = await type.handler(*arguments)
+            else:
+                # Cancelling this await does not stop a thread: the run ends now, the thread stays taken until the
+                # handler returns, and what it returns then is dropped.
+                value = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, contextvars.copy_context().run, _in_thread, type, arguments, supervision
+                )
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a handler cannot end the process
+            return _raised(run, type, supervision, error)
+        return _returned(run, type, supervision, value)
+
+
+def _in_thread(type: JobType, arguments: tuple[Any, ...], supervision: Supervision) -> Any:
+    supervision.deadline = time.monotonic() + supervision.run.timeout  # the wait for a thread does not count
+    supervision.started = True
+    try:
+        return type.handler(*arguments)
+    except StopIteration as error:  # a future cannot carry it and would never be done
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
+def _returned(run: Run, type: JobType, supervision: Supervision, value: Any) -> Change:
+    if isinstance(value, Cancel):
+        return lifecycle.cancel(run, payloads.clean_text(value.reason, MESSAGE_LIMIT))
+    if supervision.cause == "cancel":
+        # It caught its cancellation and tidied up: what it returned then is no success that anybody asked for.
+        return lifecycle.cancel(run, CANCELLED)
+    if isinstance(value, Snooze):
+        return lifecycle.snooze(run, value.seconds)
+    # Stopped for another reason and finished all the same: the work is done, running it again would only repeat it.
+    # (If the run is lost, the fence refuses the result.)
+    if value is None:
+        return lifecycle.complete(run, None)
+    try:
+        return lifecycle.complete(run, payloads.clean_result(value))
+    except Exception as error:
+        failure = Failure("ResultMismatch", _clean(f"the result cannot be stored as JSON: {error}"))
+        return _fail(run, type.backoff, failure)
+
+
+def _raised(run: Run, type: JobType, supervision: Supervision, error: BaseException) -> Change:
+    if isinstance(error, Discard) and supervision.cause != "cancel":
+        return lifecycle.discard(run, _failure(error))
+    if supervision.cause is not None:  # whatever it raised, we stopped it
+        return _stopped(run, type, supervision, error)
+    # Its own CancelledError or TimeoutError is a failure like any other.
+    return _fail(run, type.backoff, _failure(error))
+
+
+def _stopped(run: Run, type: JobType, supervision: Supervision, error: BaseException | None) -> Change:
+    if supervision.cause == "cancel":
+        return lifecycle.cancel(run, CANCELLED)
+    if not supervision.started:  # also a timeout: every thread was taken for as long as the job may run
+        return lifecycle.unstart(run)
+    if supervision.cause == "timeout":
+        where = _traceback(error) if error is not None else ""
+        return _fail(run, type.backoff, Failure("Timeout", f"ran longer than {run.timeout:g} s", where))
+    return lifecycle.release(run)
+
+
+def _fail(run: Run, backoff: retry.Backoff, failure: Failure) -> Change:
+    try:
+        delay = float(backoff(run.attempt))
+        if not 0 <= delay <= FOREVER:
+            raise ValueError(delay)
+    except Exception:  # a backoff function that does not work must not cost the failure it was asked about
+        delay = retry.default(run.attempt)
+    return lifecycle.fail(run, failure, delay)
+
+
+def _failure(error: BaseException) -> Failure:
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message cannot be read)"
+    return Failure(type(error).__name__, _clean(message), _traceback(error))
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback without the frames that are ours: from the handler's first line on."""
+    mine = trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == __file__:
+            mine = trace.tb_next
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, mine, limit=-FRAMES)
+    return payloads.clean_text("".join(lines), TRACEBACK_LIMIT)
+
+
+def _clean(message: str) -> str:
+    return payloads.clean_text(message, MESSAGE_LIMIT)

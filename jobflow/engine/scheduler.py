@@ -1,0 +1,135 @@
+"""The retry scheduler: keeps the lanes filled from Postgres, sweeps for what Redis lost, and ends what came too late.
+
+Ready, scheduled and retrying jobs wait in the same lanes, scored by when they are due, so nothing has to be moved when
+its time comes: a pop takes what is due, and the fetchers wake up when the next job is.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from jobflow.broker import PRIORITIES, Broker, Entry, parse_tail
+from jobflow.engine.agenda import Agenda
+from jobflow.engine.health import Health
+from jobflow.engine.lease import Lease, boottime
+from jobflow.engine.loop import Wake
+from jobflow.errors import BrokerUnavailable
+from jobflow.events import Events, JobMoved
+from jobflow.lifecycle import MOVES, Cause, Status
+from jobflow.store import Store
+
+PAGE = 2_000  # rows for each fill of a lane
+SWEEP_PAGE = 1_000  # rows for each step of the sweep, in each lane
+OVERDUE = timedelta(seconds=5)  # a job that is due for longer was lost on its way, or waits behind a backlog
+ROUND = 1.0  # seconds
+EXPIRED = 500  # jobs ended for each round
+
+Tail = tuple[datetime, UUID] | None
+
+
+class Scheduler:
+    name = "scheduler"
+
+    def __init__(self, *, store: Store, broker: Broker, lease: Lease, agenda: Agenda, health: Health, events: Events) -> None:
+        self.wake = Wake()
+        self._store, self._broker, self._lease = store.pinned(), broker, lease
+        self._agenda, self._health, self._events = agenda, health, events
+        self._page = min(PAGE, broker.lane_size // 2)
+        self._wanted: dict[str, dict[int, str]] = {}  # queue → priority → state of lanes to fill
+        self._next_round = 0.0
+        self._cursors: dict[str, dict[int, Tail]] = {}
+        self._swept: dict[str, int] = {}
+
+    def fill(self, queue: str, lanes: dict[int, str]) -> None:
+        """Ask for these lanes to be filled; their state is the one that was seen."""
+        self._wanted.setdefault(queue, {}).update(lanes)
+        self.wake.set()
+
+    async def tick(self) -> float:
+        while self._wanted:
+            queue, lanes = self._wanted.popitem()
+            try:
+                await self._fill(queue, lanes)
+                self._health.broker_answered()
+            except BrokerUnavailable as error:
+                self._health.broker_failed(error)
+        if boottime() < self._next_round:
+            return self._next_round - boottime()
+        self._next_round = boottime() + ROUND * (0.8 + 0.4 * random.random())  # noqa: S311  (spreads processes out)
+        if await self._round():
+            self._next_round = 0.0  # something had been lost: look for the rest at once
+        return max(self._next_round - boottime(), 0.01)
+
+    async def _round(self) -> int:
+        """Returns how many lost jobs were found."""
+        self._agenda.know(await self._store.list_queues())
+        self._agenda.wake.set()
+        for row in await self._store.expire_jobs(EXPIRED):
+            after = MOVES[Status(row["before"])][Cause.EXPIRED]
+            self._events.emit(JobMoved(row["id"], Cause.EXPIRED.value, row["before"], after.value))
+        found = 0
+        try:
+            for queue in self._agenda.queues:
+                found += await self._sweep(queue)
+            self._health.broker_answered()
+        except BrokerUnavailable as error:
+            self._health.broker_failed(error)
+        return found
+
+    async def _fill(self, queue: str, lanes: dict[int, str]) -> None:
+        tails = {priority: parse_tail(state) for priority, state in lanes.items()}
+        found = await self._read(queue, tails, None)
+        opened: dict[int, Tail] = {}
+        for priority, state in lanes.items():
+            rows = found.get(priority, [])
+            full = len(rows) == self._page
+            if await self._broker.fill(queue, priority, state, full, rows) and not full:
+                opened[priority] = tails[priority]
+        if opened:
+            await self._read_again(queue, opened)
+        self._agenda.notice(queue)
+
+    async def _read_again(self, queue: str, tails: dict[int, Tail]) -> None:
+        """A job that was committed after our read and pushed before we opened its lane was refused there. So read the
+        same range once more, from the old tail: what was pushed since the opening was accepted."""
+        while tails:
+            found = await self._read(queue, tails, None)
+            await self._push(queue, [row for lane in found.values() for row in lane])
+            tails = {p: (lane[-1].run_at, lane[-1].id) for p, lane in found.items() if len(lane) == self._page}
+
+    async def _sweep(self, queue: str) -> int:
+        """One page of each lane's overdue rows: finds lost pushes, lost pops, dead fetchers and late commits."""
+        cursors = self._cursors.setdefault(queue, dict.fromkeys(PRIORITIES))
+        found = await self._read(queue, cursors, self._lease.now() - OVERDUE, SWEEP_PAGE)
+        rows = [row for lane in found.values() for row in lane]
+        added = await self._push(queue, rows)
+        self._swept[queue] = self._swept.get(queue, 0) + len(rows)
+        for priority in PRIORITIES:
+            lane = found.get(priority, [])
+            # Beyond the window pushes are refused anyway: start again at the head.
+            more = len(lane) == SWEEP_PAGE and self._swept[queue] < self._broker.lane_size
+            cursors[priority] = (lane[-1].run_at, lane[-1].id) if more else None
+        if not any(cursors.values()):
+            self._swept[queue] = 0
+        return added
+
+    async def _push(self, queue: str, rows: list[Entry]) -> int:
+        added = 0
+        for start in range(0, len(rows), SWEEP_PAGE):
+            pushed = await self._broker.push(queue, rows[start : start + SWEEP_PAGE])
+            if pushed.cold:
+                self.fill(queue, dict.fromkeys(pushed.cold, ""))
+            added += pushed.added
+        if added:
+            self._agenda.notice(queue)
+        return added
+
+    async def _read(
+        self, queue: str, tails: dict[int, Tail], before: datetime | None, limit: int | None = None
+    ) -> dict[int, list[Entry]]:
+        lanes: dict[int, list[Entry]] = {}
+        for priority, run_at, id in await self._store.page_lanes(queue, tails, limit or self._page, before):
+            lanes.setdefault(priority, []).append(Entry(priority, run_at, id))
+        return lanes

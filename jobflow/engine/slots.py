@@ -1,0 +1,62 @@
+"""What this process is running. A slot is taken before a claim is sent and freed only when Postgres answered the ending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from uuid import UUID
+
+from jobflow.engine.executor import Supervision
+from jobflow.engine.loop import Wake
+from jobflow.lifecycle import Run
+
+Key = tuple[UUID, int]  # job id and run_epoch
+
+
+def key(run: Run) -> Key:
+    return run.id, run.run_epoch
+
+
+class Slots:
+    """``freed``: woken when a slot falls free. ``inbox``: claimed runs that no worker has taken up yet."""
+
+    def __init__(self, total: int, freed: Wake) -> None:
+        self.total = total
+        self.runs: dict[Key, Supervision] = {}
+        self.inbox: asyncio.Queue[Supervision | None] = asyncio.Queue()
+        self._freed = freed
+        self._reserved = 0
+        self._written_off = 0
+
+    @property
+    def free(self) -> int:
+        return self.total - len(self.runs) - self._reserved - self._written_off
+
+    def reserve(self, most: int) -> int:
+        """Set slots aside for a claim that is about to be sent. Returns how many."""
+        count = max(min(most, self.free), 0)
+        self._reserved += count
+        return count
+
+    def fill(self, reserved: int, runs: Iterable[Run]) -> int:
+        """The claim was answered: its runs take the slots set aside, the others are free again."""
+        self._reserved -= reserved
+        count = 0
+        for run in runs:
+            self.runs[key(run)] = supervision = Supervision(run)
+            self.inbox.put_nowait(supervision)
+            count += 1
+        return count
+
+    def release(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            self.runs.pop(key(run), None)
+        self._freed.set()
+
+    def write_off(self) -> None:
+        """A handler does not end: its slot is gone until it does."""
+        self._written_off += 1
+
+    def restore(self) -> None:
+        self._written_off -= 1
+        self._freed.set()

@@ -1,0 +1,34 @@
+-- push: make committed jobs of one queue known, after their commit
+-- KEYS: 1..10 the lanes of priority 0..9, 11 the lanes' states
+-- ARGV: cap, channel, queue, then for each job: priority, run_at in µs, id (16 bytes)
+-- Returns: {how many ids were added, priority of each lane that is cold and has to be filled}
+-- A lane is a bounded copy of the head of an index in Postgres. Its state: absent means cold (nothing may be added, a fill
+-- comes first), '+' means open (all rows are here), '<µs>:<hex id>' is the tail (later rows are only in Postgres).
+-- Scores are handed on as the strings they came as: Lua would print them with 14 digits.
+local cap, st = tonumber(ARGV[1]), KEYS[11]
+local added, cold, states, touched = 0, {}, {}, {}
+for i = 4, #ARGV, 3 do
+  local p, score, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local lane, state = KEYS[p + 1], states[p]
+  if state == nil then
+    state = redis.call('HGET', st, p)
+    states[p] = state
+    if not state then cold[#cold + 1] = tonumber(p) end
+  end
+  if state == '+' or (state and tonumber(score) <= tonumber(string.match(state, '^%d+'))) then
+    added = added + redis.call('ZADD', lane, 'NX', score, id)
+    touched[p] = lane
+  end
+end
+for p, lane in pairs(touched) do
+  local excess = redis.call('ZCARD', lane) - cap
+  if excess > 0 then
+    redis.call('ZPOPMAX', lane, excess)
+    local last = redis.call('ZRANGE', lane, -1, -1, 'WITHSCORES')
+    redis.call('HSET', st, p, string.format('%.0f', last[2]) .. ':' .. (string.gsub(last[1], '.', function(c)
+      return string.format('%02x', string.byte(c))
+    end)))
+  end
+end
+if added > 0 then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
+return {added, unpack(cold)}

@@ -1,0 +1,12 @@
+-- find_lost_runs: runs of processes that are lost or stopped
+-- $1 boolean orphans: look also for runs whose process is not known at all (reads every running row)
+-- Returns: what a Run needs
+(SELECT j.id, j.run_epoch, j.locked_by AS worker, j.type, j.queue, j.priority, j.attempt, j.max_attempts, j.rescues,
+        j.timeout, j.run_at, j.started_at
+ FROM workers w JOIN jobs j ON j.locked_by = w.id AND j.status = {processing}
+ WHERE w.state IN ('lost', 'stopped') LIMIT 500)
+UNION ALL
+(SELECT j.id, j.run_epoch, j.locked_by AS worker, j.type, j.queue, j.priority, j.attempt, j.max_attempts, j.rescues,
+        j.timeout, j.run_at, j.started_at
+ FROM jobs j
+ WHERE $1 AND j.status = {processing} AND NOT EXISTS (SELECT FROM workers w WHERE w.id = j.locked_by) LIMIT 500)

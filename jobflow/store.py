@@ -1,0 +1,397 @@
+"""Postgres: one method for each file in sql/. Every move of a job is decided by a condition in one of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from jobflow.errors import NotFound, Pruned
+from jobflow.lifecycle import Attempt, Change, Job, JobError, NewJob, Run
+from jobflow.listing import JobFilter, Page, count_matching, find_ids, find_page
+from jobflow.overview import Queue, Totals, Worker, build_queues, build_totals, build_worker
+from jobflow.pool import Connection, Held, Pool, Row, answered
+from jobflow.statements import SQL
+
+__all__ = ["JobFilter", "Page", "Queue", "Store", "Totals", "Worker"]
+
+DAY_MS = 86_400_000
+
+
+def day_of(id: UUID) -> int:
+    """The day a UUIDv7 was made on, counted from 1970-01-01; ``job_day`` in SQL."""
+    return (id.int >> 80) // DAY_MS
+
+
+def _first_id(day: int) -> UUID:
+    return UUID(int=(day * DAY_MS) << 80)
+
+
+class Store:
+    """All statements, over connections of one share of the pool.
+
+    Methods raise StoreUnavailable when nothing was sent, AnswerLost when a statement was sent and its outcome is unknown.
+    """
+
+    def __init__(self, pool: Pool, share: str) -> None:
+        self._pool, self._share = pool, share
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        async with self._pool.connection(self._share) as connection:
+            yield connection
+
+    def pinned(self) -> PinnedStore:
+        """The same statements over one connection that a single loop keeps."""
+        return PinnedStore(self._pool, self._share)
+
+    async def _rows(self, name: str, *args: Any) -> list[Row]:
+        async with self.connection() as connection:
+            return await connection.fetch(SQL[name], *args)
+
+    async def _value(self, name: str, *args: Any) -> Any:
+        rows = await self._rows(name, *args)
+        return rows[0][0] if rows else None
+
+    # ---- the way in -------------------------------------------------------------------------------------------------
+
+    async def insert_jobs(self, jobs: Sequence[NewJob], connection: Connection | None = None) -> datetime:
+        """Commit new jobs, all or none; with ``connection``, in its transaction. Returns created_at."""
+        columns = (
+            [job.owner for job in jobs],
+            [job.id for job in jobs],
+            [job.queue for job in jobs],
+            [job.type for job in jobs],
+            [job.priority for job in jobs],
+            [job.payload.decode() for job in jobs],
+            [job.max_attempts for job in jobs],
+            [job.timeout for job in jobs],
+            [job.run_at for job in jobs],
+            [job.delay for job in jobs],
+            [job.expires_at for job in jobs],
+            [job.unique_key for job in jobs],
+            [msgspec.json.encode(job.tags).decode() if job.tags else None for job in jobs],
+        )
+        if connection is not None:
+            created_at: datetime = await connection.fetchval(SQL["insert_jobs"], *columns)
+        else:
+            created_at = await self._value("insert_jobs", *columns)
+        return created_at
+
+    async def find_jobs(self, ids: Sequence[UUID]) -> dict[UUID, datetime]:
+        return {row["id"]: row["created_at"] for row in await self._rows("find_jobs", ids)}
+
+    async def end_backend(self, backend: int) -> bool:
+        """End what may still be at work for a lost connection. True once it is gone."""
+        return not await self._value("end_backend", backend)
+
+    async def add_queues(self, names: Iterable[str]) -> None:
+        await self._rows("add_queues", list(names))
+
+    async def list_queues(self) -> dict[str, bool]:
+        """Name of every queue, and whether it is paused."""
+        return {row["name"]: row["paused"] for row in await self._rows("list_queues")}
+
+    # Those that only make sense inside a transaction take its connection.
+
+    async def try_keys_lock(self, connection: Connection, *, alone: bool) -> bool:
+        got: bool = await connection.fetchval(SQL["try_keys_lock"], alone)
+        return got
+
+    async def try_locks(self, connection: Connection, names: Sequence[str]) -> set[str]:
+        return {row["name"] for row in await connection.fetch(SQL["try_locks"], names)}
+
+    async def find_keys(self, connection: Connection, owner: int, keys: Sequence[str]) -> dict[str, Row]:
+        return {row["key"]: row for row in await connection.fetch(SQL["find_keys"], owner, keys)}
+
+    async def insert_keys(
+        self, connection: Connection, owner: int, keys: Sequence[tuple[str, bytes, Sequence[UUID]]], seconds: float
+    ) -> None:
+        arrays = ["{" + ",".join(map(str, ids)) + "}" for _, _, ids in keys]
+        await connection.fetch(SQL["insert_keys"], owner, [k for k, _, _ in keys], [f for _, f, _ in keys], arrays, seconds)
+
+    async def find_unique(self, connection: Connection, owner: int, keys: Sequence[str]) -> dict[str, Row]:
+        return {row["unique_key"]: row for row in await connection.fetch(SQL["find_unique"], owner, keys)}
+
+    # ---- runs -------------------------------------------------------------------------------------------------------
+
+    async def claim_jobs(
+        self, ids: Sequence[UUID], worker: UUID, queue: str, connection: Connection | None = None
+    ) -> list[Run]:
+        args = (ids, worker, queue)
+        if connection is not None:
+            rows = await connection.fetch(SQL["claim_jobs"], *args)
+        else:
+            rows = await self._rows("claim_jobs", *args)
+        return [Run(worker=worker, queue=queue, **row) for row in rows]
+
+    async def find_due(self, connection: Connection, queue: str, limit: int) -> dict[int, list[UUID]]:
+        lanes: dict[int, list[UUID]] = {}
+        for priority, id in await connection.fetch(SQL["find_due"], queue, limit):
+            lanes.setdefault(priority, []).append(id)
+        return lanes
+
+    async def complete_jobs(self, changes: Sequence[Change]) -> set[UUID]:
+        rows = await self._rows(
+            "complete_jobs",
+            [c.run.id for c in changes],
+            [c.run.run_epoch for c in changes],
+            [c.run.worker for c in changes],
+            [None if c.result is None else c.result.decode() for c in changes],
+        )
+        return {row[0] for row in rows}
+
+    async def end_runs(self, changes: Sequence[Change], *, revoke: bool = False) -> dict[UUID, Row]:
+        failures = [c.failure for c in changes]
+        rows = await self._rows(
+            "end_runs",
+            [c.run.id for c in changes],
+            [c.run.run_epoch for c in changes],
+            [c.run.worker for c in changes],
+            [c.after.value for c in changes],
+            [c.cause.value for c in changes],
+            [c.attempt for c in changes],
+            [c.rescues for c in changes],
+            [c.delay for c in changes],
+            [c.reason for c in changes],
+            [f and f.type for f in failures],
+            [f and f.message for f in failures],
+            [f and f.traceback for f in failures],
+            [c.recorded for c in changes],
+            revoke,
+        )
+        return {row["id"]: row for row in rows}
+
+    async def read_endings(self, changes: Sequence[Change]) -> dict[UUID, str]:
+        ids, epochs = [c.run.id for c in changes], [c.run.run_epoch for c in changes]
+        rows = await self._rows("read_endings", ids, epochs, [c.run.worker for c in changes])
+        return {row["id"]: row["verdict"] for row in rows}
+
+    async def handled_types(self) -> set[str]:
+        return {row["type"] for row in await self._rows("handled_types")}
+
+    # ---- processes --------------------------------------------------------------------------------------------------
+
+    async def set_worker_state(self, worker: UUID, state: str) -> None:
+        await self._rows("set_worker_state", worker, state)
+
+    async def mark_lost(self, myself: UUID) -> list[UUID]:
+        return [row["id"] for row in await self._rows("mark_lost", myself)]
+
+    async def find_lost_runs(self, *, orphans: bool) -> list[Run]:
+        return [Run(payload="", **row) for row in await self._rows("find_lost_runs", orphans)]
+
+    # ---- upkeep -----------------------------------------------------------------------------------------------------
+
+    async def page_lanes(
+        self, queue: str, tails: dict[int, tuple[datetime, UUID] | None], limit: int, before: datetime | None = None
+    ) -> list[Row]:
+        known = [tail or (None, None) for tail in tails.values()]
+        return await self._rows(
+            "page_lanes", queue, list(tails), [run_at for run_at, _ in known], [id for _, id in known], limit, before
+        )
+
+    async def expire_jobs(self, limit: int) -> list[Row]:
+        return await self._rows("expire_jobs", limit)
+
+    async def fold_counters(self) -> int:
+        return int(await self._value("fold_counters"))
+
+    async def prune_small(self, limit: int) -> int:
+        return int(await self._value("prune_small", limit))
+
+    async def prune_jobs(self, status: str, seconds: float, limit: int) -> int:
+        return int(await self._value("prune_jobs", status, seconds, limit))
+
+    async def prune_stragglers(self, seconds: float, limit: int) -> int:
+        return int(await self._value("prune_stragglers", seconds, limit))
+
+    async def list_days(self) -> list[int]:
+        return [row["day"] for row in await self._rows("list_days")]
+
+    async def create_day(self, day: int) -> None:
+        """Give a day its partitions. Raises asyncpg.PostgresError when a lock is not got at once: try again later."""
+        await self._day("create_day", "1s", day=str(day), low=str(_first_id(day)), high=str(_first_id(day + 1)))
+
+    async def drop_day(self, day: int, seconds: float) -> None:
+        """Drop a day's partitions; jobs younger than ``seconds`` are kept. Raises as create_day does."""
+        await self._day("drop_day", "200ms", day=str(day), seconds=str(float(seconds)))
+
+    async def _day(self, name: str, lock_timeout: str, **words: str) -> None:
+        statement = SQL[name]
+        for word, value in words.items():
+            statement = statement.replace("{" + word + "}", value)
+        # The locks stop every reader and writer of the parent: rather give up than make them wait behind us.
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'; SET LOCAL statement_timeout = '10min'")
+            await connection.execute(statement, timeout=600)
+
+    # ---- people -----------------------------------------------------------------------------------------------------
+
+    async def retry_jobs(self, connection: Connection, ids: Sequence[UUID]) -> list[Row]:
+        return await connection.fetch(SQL["retry_jobs"], ids)
+
+    async def cancel_jobs(self, ids: Sequence[UUID], reason: str, connection: Connection | None = None) -> list[Row]:
+        if connection is not None:
+            return await connection.fetch(SQL["cancel_jobs"], ids, reason)
+        return await self._rows("cancel_jobs", ids, reason)
+
+    async def discard_jobs(self, ids: Sequence[UUID]) -> list[Row]:
+        return await self._rows("discard_jobs", ids)
+
+    async def delete_jobs(self, ids: Sequence[UUID]) -> list[Row]:
+        return await self._rows("delete_jobs", ids)
+
+    async def find_status(self, ids: Sequence[UUID]) -> dict[UUID, Row]:
+        return {row["id"]: row for row in await self._rows("find_status", ids)}
+
+    # ---- reads ------------------------------------------------------------------------------------------------------
+
+    async def get_job(self, id: UUID) -> Job:
+        """One job with its history. Raises NotFound, or Pruned when its day may have been dropped."""
+        async with self.connection() as connection:
+            row = await connection.fetchrow(SQL["get_job"], id)
+            if row is None:
+                oldest = await connection.fetchval(SQL["list_days"])
+                if id.version == 7 and oldest is not None and day_of(id) < oldest:
+                    raise Pruned(f"Job {id} is older than what is kept; if it existed, it was pruned.")
+                raise NotFound(f"There is no job {id}.")
+            history = await connection.fetch(SQL["get_attempts"], id)
+        job = build_job(row)
+        job.attempts = list(_attempts(row, history))
+        return job
+
+    async def list_jobs(self, wanted: JobFilter, *, limit: int, before: UUID | None = None, offset: int = 0) -> Page:
+        """Jobs, newest first. ``before``: only ids below this one. Raises StoreUnavailable, Invalid: narrow it."""
+        async with self.connection() as connection:
+            return await find_page(connection, wanted, limit, before, offset, build_job)
+
+    async def list_ids(self, wanted: JobFilter, limit: int, before: UUID | None) -> list[UUID]:
+        async with self.connection() as connection:
+            return await find_ids(connection, wanted, limit, before)
+
+    async def count_matching(self, wanted: JobFilter) -> int:
+        async with self.connection() as connection:
+            return await count_matching(connection, wanted)
+
+    async def totals(self) -> Totals:
+        """Counts by status, exact at this moment: folded counters, deltas, and what fell due."""
+        async with self.connection() as connection:
+            return build_totals(await connection.fetch(SQL["count_jobs"]), await connection.fetch(SQL["count_due"]))
+
+    async def queues(self) -> list[Queue]:
+        async with self.connection() as connection:
+            return build_queues(
+                settings=await connection.fetch(SQL["list_queues"]),
+                counts=await connection.fetch(SQL["count_jobs"]),
+                due=await connection.fetch(SQL["count_due"]),
+                oldest=await connection.fetch(SQL["oldest_due"]),
+                rates=await connection.fetch(SQL["queue_rates"], 1),
+            )
+
+    async def queue(self, name: str) -> Queue:
+        """Raises NotFound: no job was ever submitted to this queue."""
+        for queue in await self.queues():
+            if queue.name == name:
+                return queue
+        raise NotFound(f"There is no queue {name!r}: a queue exists once a job was submitted to it.")
+
+    async def workers(self) -> list[Worker]:
+        return [build_worker(dict(row)) for row in await self._rows("list_workers")]
+
+    async def ping(self) -> None:
+        async with self.connection() as connection:
+            await connection.fetchval("SELECT 1")
+
+
+class PinnedStore(Store):
+    """A Store for one loop, which keeps its connection and drops it after an error; never used by two at once."""
+
+    _held: Held | None = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        if self._held is None:
+            self._held = await self._pool.take(self._share)
+        broken = True
+        try:
+            with answered(self._held.raw):
+                yield self._held.raw
+            broken = False
+        except asyncpg.PostgresError:
+            broken = self._held.raw.is_closed()
+            raise
+        finally:
+            if broken:
+                await self.release(broken=True)
+
+    async def release(self, *, broken: bool = False) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            await held.give_back(broken=broken)
+
+
+def build_job(row: Any) -> Job:
+    """A row of ``jobs`` or ``jobs_done``, as people see it."""
+    result = row["result"]
+    return Job(
+        id=row["id"],
+        type=row["type"],
+        status=row["status"],
+        queue=row["queue"],
+        priority=row["priority"],
+        payload=msgspec.Raw(row["payload"].encode()),
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        run_at=row["run_at"],
+        timeout=row["timeout"],
+        expires_at=row["expires_at"],
+        unique_key=row["unique_key"],
+        tags=row["tags"],
+        result=None if result is None else msgspec.Raw(result.encode()),
+        error=_error(row),
+        rescues=row["rescues"],
+        worker=row["locked_by"],
+        cancel_requested=row["cancel_requested"],
+        cancel_reason=row["cancel_reason"],
+        batch=row["batch"],
+        schedule=row["schedule"],
+        trace_id=row["trace_id"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def _error(row: Any) -> JobError | None:
+    return JobError(row["error_type"], row["error_message"] or "") if row["error_type"] else None
+
+
+def _attempts(job: Any, history: Sequence[Any]) -> Iterable[Attempt]:
+    for number, row in enumerate(history, 1):
+        yield Attempt(
+            number=number,
+            attempt=row["attempt"],
+            worker=row["worker"],
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+            outcome=row["outcome"],
+            error=_error(row),
+            traceback=row["traceback"],
+        )
+    # The run that is on, or that succeeded, is on the job's row alone.
+    if job["status"] in ("processing", "completed"):
+        yield Attempt(
+            number=len(history) + 1,
+            attempt=job["attempt"],
+            worker=job["locked_by"],
+            started_at=job["started_at"],
+            finished_at=job["finished_at"],
+            outcome=job["status"],
+        )

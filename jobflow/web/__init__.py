@@ -1,0 +1,6 @@
+"""HTTP: the REST API, health and metrics."""
+
+from jobflow.web.app import build_app
+from jobflow.web.parts import Parts
+
+__all__ = ["Parts", "build_app"]
