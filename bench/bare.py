@@ -1,6 +1,6 @@
 """The bare loop: the application's own statements for claim and completion and a pop from Redis, and nothing else.
 
-Two pairs of connections, batches of 500. For each job a task, a log line and a result. What the application drains less
+Two pairs of connections, batches of at most 500. For each job a task, a log line and a result. What the application drains less
 than this is the price of the rest: leases, limits, timeouts, metrics, shutdown, the web. Prints one line of JSON.
 """
 
@@ -29,11 +29,32 @@ LANE = "bench:lane"
 Done = tuple[UUID, int, UUID, str]
 
 
+class Slots:
+    """How many jobs may be between their pop and the answer to their completion. What is free is taken at once."""
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._freed = asyncio.Event()
+
+    async def take(self) -> int:
+        while not self._free:
+            self._freed.clear()
+            await self._freed.wait()
+        count = min(self._free, BATCH)
+        self._free -= count
+        return count
+
+    def give(self, count: int) -> None:
+        self._free += count
+        self._freed.set()
+
+
 class Pair:
     """One connection claims while the other completes what was claimed before."""
 
-    def __init__(self, client: redis.asyncio.Redis, log: IO[bytes]) -> None:
+    def __init__(self, client: redis.asyncio.Redis, slots: Slots, log: IO[bytes]) -> None:
         self._client = client
+        self._slots = slots
         self._log = log
         self._worker = uuid4()
         self._claimed: asyncio.Queue[list[asyncpg.Record]] = asyncio.Queue(1)
@@ -51,7 +72,12 @@ class Pair:
 
     async def _claim(self, connection: asyncpg.Connection[Any]) -> None:
         statement = await connection.prepare(SQL["claim_jobs"])
-        while popped := cast("list[tuple[bytes, float]]", await self._client.zpopmin(LANE, BATCH)):
+        while True:
+            want = await self._slots.take()
+            popped = cast("list[tuple[bytes, float]]", await self._client.zpopmin(LANE, want))
+            self._slots.give(want - len(popped))
+            if not popped:
+                break
             ids = [UUID(bytes=member) for member, _ in popped]
             await self._claimed.put(await statement.fetch(ids, self._worker, "default"))
         await self._claimed.put([])
@@ -62,6 +88,7 @@ class Pair:
             tasks = [asyncio.create_task(self._job(row)) for row in rows]
             ids, epochs, workers, results = zip(*[await task for task in tasks], strict=True)
             self.completed += len(await statement.fetch(ids, epochs, workers, results))
+            self._slots.give(len(rows))
 
     async def _job(self, row: asyncpg.Record) -> Done:
         began = time.monotonic()
@@ -97,12 +124,14 @@ async def fill(client: redis.asyncio.Redis, database_url: str) -> int:
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--slots", type=int, required=True)
     args = parser.parse_args()
     database_url = os.environ["DATABASE_URL"]
     client = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
     count = await fill(client, database_url)
     with args.log.open("wb", buffering=65536) as log:
-        pairs = [Pair(client, log) for _ in range(2)]
+        slots = Slots(args.slots)
+        pairs = [Pair(client, slots, log) for _ in range(2)]
         began, cpu = time.perf_counter(), own_cpu()
         await asyncio.gather(*(pair.run(database_url) for pair in pairs))
         seconds = time.perf_counter() - began

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,15 @@ BULK = 1_000  # jobs in one POST /jobs/bulk
 
 # Between the first and the last ending, as Postgres saw them.
 DRAINED = "SELECT count(*) / extract(epoch FROM max(finished_at) - min(finished_at)) FROM jobs_done WHERE type = 'noop'"
+
+TITLES = {
+    "drain": "drain, 500 at once",
+    "drain50": "drain, 50 at once (default)",
+    "bare500": "bare loop, 500 at once",
+    "bare": "bare loop, no bound",
+    "bulk": "POST /jobs/bulk, 4 connections",
+    "single": "POST /jobs, 64 connections",
+}
 
 Figures = dict[str, float]
 
@@ -42,11 +52,13 @@ def drain(machine_: Machine, jobs: int, concurrency: int) -> Figures:
     return {"rate": rate(url, jobs), "memory": memory, "cpu_per_job": cpu / jobs * 1e6}
 
 
-def bare(machine_: Machine, jobs: int) -> Figures:
+def bare(machine_: Machine, jobs: int, slots: int) -> Figures:
     url = machine_.fresh()
     machine.preload(url, jobs)
     log = str(machine_.folder / "bare.log")
-    figures = machine.child("bench.bare", "--log", log, DATABASE_URL=url, REDIS_URL=machine_.redis_url)
+    figures = machine.child(
+        "bench.bare", "--log", log, "--slots", str(slots), DATABASE_URL=url, REDIS_URL=machine_.redis_url
+    )
     return {"rate": rate(url, jobs), "cpu": figures["cpu"]}
 
 
@@ -78,7 +90,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--jobs", type=int, default=60_000, help="jobs in one drain (default 60,000)")
     parser.add_argument("--requests", type=int, default=20_000, help="single POSTs in one measurement (default 20,000)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured, in turns (default 3)")
-    parser.add_argument("--only", nargs="+", choices=("drain", "drain50", "bare", "bulk", "single"), help="only these")
+    parser.add_argument("--only", nargs="+", choices=tuple(TITLES), help="only these")
     parser.add_argument("--data", help="folder for the servers' data (default: the temporary folder)")
     parser.set_defaults(run=run)
 
@@ -86,13 +98,14 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     parts: dict[str, Callable[[Machine], Figures]] = {
         "drain": partial(drain, jobs=args.jobs, concurrency=500),
-        "bare": partial(bare, jobs=args.jobs),
+        "bare500": partial(bare, jobs=args.jobs, slots=500),
+        "bare": partial(bare, jobs=args.jobs, slots=1_000_000),
         "drain50": partial(drain, jobs=args.jobs, concurrency=50),
         "bulk": partial(enqueue, requests=max(args.jobs // BULK, 4), connections=4, bulk=BULK),
         "single": partial(enqueue, requests=args.requests, connections=64, bulk=0),
     }
     wanted = [name for name in parts if not args.only or name in args.only]
-    console = Console()
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     measured: dict[str, list[Figures]] = {name: [] for name in wanted}
     steady = []
     with machine.machine(args.data) as machine_:
@@ -115,25 +128,23 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-TITLES = {
-    "drain": "drain, 500 at once",
-    "drain50": "drain, 50 at once (the default)",
-    "bare": "bare loop, batches of 500",
-    "bulk": "POST /jobs/bulk, 1,000 each, 4 connections",
-    "single": "POST /jobs, 64 connections",
-}
-
-
 def table(measured: dict[str, list[Figures]]) -> Table:
-    made = Table("measured", "min", "median", "max", "of the bare loop", title="jobs per second")
+    made = Table("measured", "min", "median", "max", title="jobs per second")
+    bases = [name for name in ("bare500", "bare") if name in measured]
+    for base in bases:
+        made.add_column(f"of: {TITLES[base]}")
     for column in made.columns[1:]:
         column.justify = "right"
-    bare_rates = [figures["rate"] for figures in measured.get("bare", [])]
     for name, rounds in measured.items():
-        rates = [figures["rate"] for figures in rounds]
-        ratio = ""
-        if bare_rates and name.startswith("drain"):
-            least, middle, most = machine.spread(a / b for a, b in zip(rates, bare_rates, strict=True))
-            ratio = f"{middle:.0%} ({least:.0%} to {most:.0%})"
-        made.add_row(TITLES[name], *(f"{value:,.0f}" for value in machine.spread(rates)), ratio)
+        row = [f"{value:,.0f}" for value in machine.spread(figures["rate"] for figures in rounds)]
+        if name.startswith("drain"):
+            row += [ratio(rounds, measured[base]) for base in bases]
+        made.add_row(TITLES[name], *row)
     return made
+
+
+def ratio(rounds: list[Figures], base: list[Figures]) -> str:
+    """Round by round, since both of one round saw the same machine."""
+    ratios = (a["rate"] / b["rate"] for a, b in zip(rounds, base, strict=True))
+    least, middle, most = machine.spread(ratios)
+    return f"{middle:.0%} ({least:.0%} to {most:.0%})"

@@ -74,7 +74,9 @@ def dev(port: int | None, host: str | None, reload: bool, descriptors: tuple[int
             "JOBFLOW_HOST out, or use `jobflow serve`."
         )
     stop = Stop()
-    servers = Servers(Path(settings.data), database_url=settings.database_url, redis_url=settings.redis_url)
+    servers = Servers(
+        Path(settings.data).expanduser(), database_url=settings.database_url, redis_url=settings.redis_url
+    )
     with stop.listening(servers.cancel), listening(settings, descriptors) as sockets:
         try:
             urls = servers.start(say)

@@ -196,7 +196,7 @@ def _by_type(series: Sequence[Series]) -> Iterator[Metric]:
         "jobflow_jobs_finished", "Jobs that reached a final status", labels=[*labels, "outcome"]
     )
     attempts = CounterMetricFamily("jobflow_job_attempts", "Runs, by how they ended", labels=[*labels, "outcome"])
-    run = HistogramMetricFamily("jobflow_job_run_seconds", "Time in the handler", labels=labels)
+    run = HistogramMetricFamily("jobflow_job_run_seconds", "From the claim to the end of the handler", labels=labels)
     wait = HistogramMetricFamily("jobflow_job_wait_seconds", "From due to started", labels=labels)
     for one in series:
         enqueued.add_metric(one.labels, one.enqueued)

@@ -7,7 +7,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from jobflow.errors import SchemaTooNew
@@ -15,6 +15,20 @@ from jobflow.paths import resource
 from jobflow.pool import sqlalchemy_url, translated
 
 LOCK = "hashtextextended('jobflow migrations', 0)"
+
+# Of our role in this database only, so that they also hold behind a transaction pooler. The hot statements go by primary
+# key by their shape; any other plan is a trap while statistics are stale. Reads with free filters turn the methods on
+# again in their own transaction. No statement may wait for ever.
+ROLE = {
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "jit": "off",
+    "statement_timeout": "10s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "30s",
+}
 
 
 def _config() -> Config:
@@ -39,7 +53,8 @@ async def upgrade(database_url: str) -> str:
         with translated():
             # First without the lock: with many replicas only the first start has anything to do.
             async with engine.connect() as connection:
-                if await connection.run_sync(_current) == head():
+                settled = await _settled(connection)
+                if await connection.run_sync(_current) == head() and settled:
                     return head()
             return await _upgrade(engine)
     finally:
@@ -52,7 +67,23 @@ async def _upgrade(engine: AsyncEngine) -> str:
         await connection.execute(text("SET LOCAL lock_timeout = '10min'"))
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({LOCK})"))
         await connection.run_sync(_run)
+        # Not a migration: a dump does not carry them, and another role may be used some day.
+        for name, value in ROLE.items():
+            await connection.execute(text(f"ALTER ROLE CURRENT_USER IN DATABASE {await _name(connection)} SET {name} = '{value}'"))
     return head()
+
+
+async def _settled(connection: AsyncConnection) -> bool:
+    """Whether the role's settings hold for this fresh connection."""
+    for name, value in ROLE.items():
+        if await connection.scalar(text("SELECT current_setting(:name)"), {"name": name}) != value:
+            return False
+    return True
+
+
+async def _name(connection: AsyncConnection) -> str:
+    name: str = await connection.scalar(text("SELECT quote_ident(current_database())"))
+    return name
 
 
 def _current(connection: Connection) -> str | None:

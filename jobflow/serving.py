@@ -136,6 +136,7 @@ def serve_app(settings: Settings, sockets: list[socket.socket], stop: Stop, read
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="warning",  # the application tells itself when it starts and stops
         access_log=False,
         proxy_headers=False,  # JOBFLOW_TRUSTED_PROXIES decides about X-Forwarded-For
         server_header=False,

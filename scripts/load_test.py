@@ -418,11 +418,13 @@ async def run_until_interrupted(args: argparse.Namespace, tally: Tally, clock: C
     return False
 
 
+def rate(jobs: int, seconds: float) -> str:
+    return f"{jobs / seconds:,.{0 if jobs >= 10 * seconds else 1}f} jobs/s"
+
+
 def summary(tally: Tally, *, poll: bool) -> Iterator[str]:
     seconds = max(tally.sent - tally.began, 1e-9)
-    yield (
-        f"enqueued  {tally.accepted:,} of {tally.count:,} jobs in {seconds:.1f} s, {tally.accepted / seconds:,.0f} jobs/s"
-    )
+    yield (f"enqueued  {tally.accepted:,} of {tally.count:,} jobs in {seconds:.1f} s, {rate(tally.accepted, seconds)}")
     if tally.latencies:
         ordered = sorted(tally.latencies)
         p50, p95, p99 = (ordered[math.ceil(len(ordered) * p / 100) - 1] * 1e3 for p in (50, 95, 99))
@@ -435,7 +437,7 @@ def summary(tally: Tally, *, poll: bool) -> Iterator[str]:
         return
     if tally.ended:
         seconds = max(tally.ended - tally.began, 1e-9)
-        yield f"finished  {tally.finished:,} jobs in {seconds:.1f} s, {tally.finished / seconds:,.0f} jobs/s end to end"
+        yield f"finished  {tally.finished:,} jobs in {seconds:.1f} s, {rate(tally.finished, seconds)} end to end"
     yield f"status    {statuses(tally.seen) or 'none seen'}"
     if left := tally.accepted - tally.finished:
         missing = tally.accepted - sum(tally.seen.values())

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import asyncpg
+import httpx
 import pytest
 import redis
+from litestar import Litestar
 
+from jobflow.app import create_app
+from jobflow.broker import Broker
 from jobflow.embedded import Urls
+from jobflow.pool import Connection, Pool
+from jobflow.settings import Settings, load
+from jobflow.store import Store
 from tests.support.servers import fresh_database, private_servers, with_database
 
 redis_numbers = itertools.cycle(range(1, 16))
@@ -18,7 +26,7 @@ redis_numbers = itertools.cycle(range(1, 16))
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"use_uvloop": True}
+    return "asyncio", {"use_uvloop": False}
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +49,10 @@ def template(servers: Urls) -> Iterator[str]:
 @pytest.fixture
 def database_url(servers: Urls, template: str) -> Iterator[str]:
     """A migrated database without jobs."""
+    from jobflow.migrate import upgrade
+
     with fresh_database(servers.database_url, template) as url:
+        asyncio.run(upgrade(url))  # for the settings of the role, which a copy does not carry
         yield url
 
 
@@ -52,3 +63,62 @@ def redis_url(servers: Urls) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Connection]:
+    """A connection of the test's own, to look at what really is there."""
+    connection = await asyncpg.connect(database_url, ssl=False)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    pool = Pool(database_url, shares={"test": 8, "other": 4})
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def store(pool: Pool) -> Store:
+    return Store(pool, "test")
+
+
+@pytest.fixture
+async def broker(redis_url: str) -> AsyncIterator[Broker]:
+    broker = Broker(redis_url, lane_size=1_000, pool_size=8)
+    yield broker
+    await broker.close()
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Settings of an application under test: short times, no rate limit that matters, the tests' own handlers."""
+    return load(
+        {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "JOBFLOW_HANDLERS": "tests.support.handlers",
+            "WORKER_CONCURRENCY": "10",
+            "RATE_LIMIT_MAX": "1000000",
+            "JOBFLOW_LEASE": "2",
+            "JOBFLOW_GRACE": "5",
+            "JOBFLOW_LOG_LEVEL": "error",
+        }
+    )
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[Litestar]:
+    """The whole application, running in the test's loop."""
+    app = create_app(settings)
+    async with app.lifespan():
+        yield app
+
+
+@pytest.fixture
+async def http(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the running application."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        yield client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_a_refusal_names_the_state_and_a_way_out(status: Status, action: Cause) 
     ("times", "status"),
     [({}, Status.PENDING), ({"delay": 1.0}, Status.SCHEDULED), ({"delay": 0.0}, Status.PENDING)],
 )
-def test_a_new_job_is_scheduled_when_it_has_a_time(times: dict[str, float], status: Status) -> None:
+def test_a_new_job_is_scheduled_when_it_has_a_time(times: dict[str, Any], status: Status) -> None:
     run = make_run()
     job = lifecycle.NewJob(
         id=run.id, type="t", queue="q", priority=5, payload=b"{}", max_attempts=1, timeout=1.0, **times

@@ -51,23 +51,21 @@ class Postgres(Server):
         return f"postgresql://{NAME}:{self.password}@127.0.0.1:{self.port}/{NAME}"
 
     def start(self) -> None:
-        self.account = find_account(self.folder.parent, self.programs / "postgres")
-        if self.folder.exists():
-            self._check()
-        else:
+        if not self._usable():
             self._build()
         super().start()
 
     def set_passwords(self) -> None:
         """Make a database that knows another password take ours, for example after the file with it was lost."""
-        if self.folder.exists():
-            self.account = find_account(self.folder.parent, self.programs / "postgres")
-            self._check()
-            self.remove_leftover()
+        if self._usable():
             self._sql(self.folder, *self._passwords())
 
-    def _check(self) -> None:
-        """Refuse a data folder that this PostgreSQL cannot use, else make it usable."""
+    def _usable(self) -> bool:
+        """Make the data folder ready for us; False: there is none yet. Raises EmbeddedError: we cannot use it."""
+        self.account = find_account(self.folder.parent, self.programs / "postgres")
+        if not self.folder.exists():
+            return False
+        self.remove_leftover()
         version = self.folder / "PG_VERSION"
         if not version.exists():
             raise EmbeddedError(f"{self.folder} is not a whole PostgreSQL data folder: move it away, then start again.")
@@ -81,6 +79,7 @@ class Postgres(Server):
         # Of a process that may be a Postgres the file is never taken away: two of them would ruin the data.
         if (pid := self.recorded_pid()) and (command := command_of(pid)) and "postgres" not in command:
             (self.folder / "postmaster.pid").unlink()
+        return True
 
     def _build(self) -> None:
         """Make the data folder beside its place and rename it in the end: an interrupted build leaves no half one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -223,7 +224,8 @@ def read_from(log: Path, begin: int) -> str:
 
 def first_error(output: str) -> str:
     """The first line that tells of an error, with its hint, without time stamps and the like."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    # Valkey begins its lines with "123:M 24 Nov 2026 10:00:00.000 # "; its last one says why it ends.
+    lines = [re.sub(r"^\d+:\w [\w :.]+ [#*.-] ", "", line).strip() for line in output.splitlines() if line.strip()]
     told = [
         line.partition(mark)[2].strip().rstrip(".") + "."
         for line in lines

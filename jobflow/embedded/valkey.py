@@ -65,7 +65,8 @@ class Valkey(Server):
                 return False
 
     def repaired(self, problem: str) -> bool:
-        if not (self.folder / "appendonlydir").exists():
+        blameless = any(words in problem for words in ("No space left", "Permission denied", "Read-only"))
+        if blameless or not (self.folder / "appendonlydir").exists():
             return False
         aside = self.folder.with_name("valkey.broken")
         self.say(f"Valkey cannot read its data; setting it aside in {aside} and starting with an empty one ...")

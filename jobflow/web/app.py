@@ -40,6 +40,7 @@ class Web(Litestar):
             logging_config=None,  # events are logged by one listener
             debug=False,
         )
+        self.parts = parts
         self._door = Door(parts)
         self.state.openapi = describe(documented(self))
 

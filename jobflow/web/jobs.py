@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
@@ -14,7 +13,7 @@ from litestar import delete, get, post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
-from jobflow.client import JobRequest, Submission
+from jobflow.client import JobRequest, Submission, due_at
 from jobflow.errors import NotFound
 from jobflow.lifecycle import Job, Status
 from jobflow.listing import JobFilter
@@ -60,9 +59,8 @@ async def submit_job(request: Call) -> ASGIApp:
     if job.id in done.existing:
         found = await request.parts.store.get_job(job.id)
         return json_answer(found, 200, location, *([REPLAYED] if done.replayed else []))
-    due = job.run_at or (done.created_at + timedelta(seconds=job.delay) if job.delay else done.created_at)
-    view = submitted_job(job, done.created_at, due)
-    return json_answer(view, 201, location, REPLAYED) if done.replayed else json_answer(view, 201, location)
+    view = submitted_job(job, done.created_at, due_at(job, done.created_at))
+    return json_answer(view, 201, location, *([REPLAYED] if done.replayed else []))
 
 
 @get(

@@ -127,20 +127,6 @@ STATEMENTS = [
       PRIMARY KEY (minute, queue, before, after)
     )
     """,
-    # Planner settings belong to the role in this database, so that they also hold behind a transaction pooler.
-    # The hot statements go by primary key; every other plan is a trap while statistics are stale. Reads with free
-    # filters turn these on again in their own transaction. No statement of ours may wait for ever.
-    """
-    DO $$
-    DECLARE setting text;
-    BEGIN
-      FOREACH setting IN ARRAY ARRAY['enable_hashjoin = off', 'enable_mergejoin = off', 'enable_seqscan = off',
-          'enable_bitmapscan = off', 'jit = off', 'statement_timeout = ''10s''', 'lock_timeout = ''2s''',
-          'idle_in_transaction_session_timeout = ''30s'''] LOOP
-        EXECUTE format('ALTER ROLE %I IN DATABASE %I SET %s', current_user, current_database(), setting);
-      END LOOP;
-    END $$
-    """,
 ]
 
 

@@ -472,7 +472,12 @@ async def test_a_run_that_never_got_a_thread_costs_no_attempt(
     busy = [threads.submit(go_on.wait, 10) for _ in range(2)]
     handed_over = asyncio.Event()
     submit = threads.submit
-    monkeypatch.setattr(threads, "submit", lambda *call: (handed_over.set(), submit(*call))[1])
+
+    def announced(*call: Any) -> Any:
+        handed_over.set()
+        return submit(*call)
+
+    monkeypatch.setattr(threads, "submit", announced)
     ran: list[Any] = []
 
     def handler(payload: dict[str, Any]) -> None:
@@ -488,7 +493,9 @@ async def test_a_run_that_never_got_a_thread_costs_no_attempt(
     assert ran == []
 
 
-async def test_the_wait_for_a_thread_does_not_count(bench: Bench, threads: ThreadPoolExecutor) -> None:
+async def test_the_wait_for_a_thread_does_not_count(
+    bench: Bench, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     go_on = threading.Event()
     busy = [threads.submit(go_on.wait, 10) for _ in range(2)]
     deadlines: list[float] = []
@@ -505,7 +512,7 @@ async def test_the_wait_for_a_thread_does_not_count(bench: Bench, threads: Threa
         go_on.set()
         return future
 
-    threads.submit = handed_over  # type: ignore[method-assign]
+    monkeypatch.setattr(threads, "submit", handed_over)
     await task
     assert all(future.result(10) for future in busy)
     waiting, running = deadlines

@@ -47,8 +47,12 @@ class Stage:
         self.taken: list[tuple[str, int]] = []
         events = Events()
         events.subscribe(self.emitted.append)
-        self.engine = SimpleNamespace(state="running", broker_up=True, store_up=True, live_processes=1, pulse=lambda: 0.1)
+        self.engine = SimpleNamespace(
+            state="running", broker_up=True, store_up=True, live_processes=1, pulse=lambda: 0.1
+        )
         self.client = SimpleNamespace(prepare=lambda request: new_job(type=request.type))
+        for name in ("submit", "retry", "cancel", "discard", "delete", "retry_dead"):
+            setattr(self.client, name, _answering(AssertionError(f"{name} was called")))
         self.store = SimpleNamespace(ping=_answering(None))
         for name, answer in answers.items():
             part, _, method = name.partition("_")
@@ -57,8 +61,8 @@ class Stage:
             settings=settings or Settings(),
             client=self.client,  # type: ignore[arg-type]
             store=self.store,  # type: ignore[arg-type]
-            broker=self,
-            engine=self.engine,
+            broker=self,  # type: ignore[arg-type]
+            engine=self.engine,  # type: ignore[arg-type]
             registry=Registry(),
             events=events,
             metrics=SimpleNamespace(),  # type: ignore[arg-type]

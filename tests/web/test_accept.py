@@ -35,7 +35,12 @@ def test_html_only_when_preferred(accept: bytes | None, wanted: bool) -> None:
 
 @pytest.mark.parametrize(
     ("accept", "wanted"),
-    [(PROMETHEUS, True), (b"text/plain; version=0.0.4", True), (b"application/openmetrics-text", True), (BROWSER, False)],
+    [
+        (PROMETHEUS, True),
+        (b"text/plain; version=0.0.4", True),
+        (b"application/openmetrics-text", True),
+        (BROWSER, False),
+    ],
 )
 def test_prometheus_is_recognised(accept: bytes, wanted: bool) -> None:
     assert prefers(accept, ("text/plain", "application/openmetrics-text")) is wanted
@@ -43,7 +48,15 @@ def test_prometheus_is_recognised(accept: bytes, wanted: bool) -> None:
 
 @pytest.mark.parametrize(
     ("header", "fits"),
-    [(None, False), (b'"abc"', True), (b'W/"abc"', True), (b'"x", "abc"', True), (b"*", True), (b'"abcd"', False), (b"abc", False)],
+    [
+        (None, False),
+        (b'"abc"', True),
+        (b'W/"abc"', True),
+        (b'"x", "abc"', True),
+        (b"*", True),
+        (b'"abcd"', False),
+        (b"abc", False),
+    ],
 )
 def test_if_none_match(header: bytes | None, fits: bool) -> None:
     assert matches(header, '"abc"') is fits

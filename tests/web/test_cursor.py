@@ -38,7 +38,9 @@ def test_garbage_is_refused(text: str) -> None:
         cursor.decode(text, FAILED)
 
 
-@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + "A", lambda c: "B" + c[1:], lambda c: c[:-1] + "_", str.lower])
+@pytest.mark.parametrize(
+    "change", [lambda c: c[:-1], lambda c: c + "A", lambda c: "B" + c[1:], lambda c: c[:-1] + "_", str.lower]
+)
 def test_a_changed_cursor_is_refused(change: object) -> None:
     text = cursor.encode(LAST, FAILED)
     changed = change(text)  # type: ignore[operator]

@@ -33,7 +33,23 @@ def test_no_header_no_key() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [b"", b" ", b'""', b'"', b'"a', b'"a"b"', b'"a" ;x', b'"a\\b"', b"a b", b'"a b"', b"x" * 256, b"a\tb", b"a\x7f", b"\xc3\xa9", b"a, b"],
+    [
+        b"",
+        b" ",
+        b'""',
+        b'"',
+        b'"a',
+        b'"a"b"',
+        b'"a" ;x',
+        b'"a\\b"',
+        b"a b",
+        b'"a b"',
+        b"x" * 256,
+        b"a\tb",
+        b"a\x7f",
+        b"\xc3\xa9",
+        b"a, b",
+    ],
 )
 def test_anything_else_is_malformed(header: bytes) -> None:
     with pytest.raises(Malformed, match="Idempotency-Key"):
