@@ -95,24 +95,20 @@ class Broker:
         self._keys: dict[str, list[str]] = {}
 
     async def push(self, queue: str, entries: Iterable[Entry]) -> Pushed:
-        args: list[Any] = [self.lane_size, WAKE_CHANNEL, queue]
-        for entry in entries:
-            args += (entry.priority, micros(entry.run_at), entry.id.bytes)
-        added, *cold = await self._run("push", self._lanes(queue), args)
+        jobs = b"".join([b"%d%016d%b" % (priority, micros(run_at), id.bytes) for priority, run_at, id in entries])
+        added, *cold = await self._run("push", self._lanes(queue), [self.lane_size, WAKE_CHANNEL, queue, jobs])
         return Pushed(added, cold)
 
     async def fill(self, queue: str, priority: int, seen: str, full: bool, rows: Sequence[Entry]) -> bool:
         """Add a page to a lane. False: the lane is not as it was ``seen``, start again."""
-        args: list[Any] = [priority, self.lane_size, seen, int(full)]
-        for row in rows:
-            args += (micros(row.run_at), row.id.bytes)
-        done = await self._run("fill", [lane_key(queue, priority), states_key(queue)], args)
-        return bool(done)
+        page = b"".join([b"%016d%b" % (micros(run_at), id.bytes) for _, run_at, id in rows])
+        args = [priority, self.lane_size, seen, int(full), page]
+        return bool(await self._run("fill", [lane_key(queue, priority), states_key(queue)], args))
 
     async def pop(self, queue: str, now: datetime, want: int) -> Popped:
         ids, fills, next_due = await self._run("pop", self._lanes(queue), [micros(now), want, self.lane_size // 2])
         return Popped(
-            [UUID(bytes=id) for id in ids],
+            [UUID(bytes=ids[i : i + 16]) for i in range(0, len(ids), 16)],
             {int(fills[i]): fills[i + 1].decode() for i in range(0, len(fills), 2)},
             moment(int(next_due)) if next_due else None,
         )

@@ -30,6 +30,7 @@ __all__ = ["Client", "DeadFilter", "JobRequest", "Submission", "Submitted"]
 
 TYPE_NAME = r"^[A-Za-z0-9._:-]{1,128}$"
 QUEUE_NAME = r"^[a-z0-9_-]{1,64}$"
+LATEST = 10 * 365 * 86_400  # seconds ahead
 
 
 class JobRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -41,7 +42,7 @@ class JobRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     priority: Annotated[int, Meta(ge=0, le=9)] | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=100)] | None = None
     run_at: Annotated[datetime, Meta(tz=True)] | None = None
-    delay: Annotated[float, Meta(ge=0, le=10 * 365 * 86_400)] | None = None
+    delay: Annotated[float, Meta(ge=0, le=LATEST)] | None = None
     timeout: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
     unique_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
@@ -83,6 +84,8 @@ class Client:
         faults: list[Fault] = []
         if request.run_at is not None and request.delay is not None:
             faults.append(Fault("/delay", "give run_at or delay, not both"))
+        if request.run_at is not None and request.run_at > datetime.now(UTC) + timedelta(seconds=LATEST):
+            faults.append(Fault("/run_at", "must be within ten years from now"))
         if request.on_conflict != "reject" and request.unique_key is None:
             faults.append(Fault("/on_conflict", "means something only together with unique_key"))
         if request.expires_at is not None and request.expires_at <= _starts(request):

@@ -94,7 +94,7 @@ class LoopFailed(Event, frozen=True):
 
 
 class LoopBlocked(Event, frozen=True):
-    """The event loop did not move: ``stack`` is where it stands, ``jobs`` what it was running."""
+    """The event loop did not move: ``stack`` is where it stands."""
 
     seconds: float
     stack: str

@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 
 from jobflow.errors import NotFound, Pruned
-from jobflow.lifecycle import Attempt, Change, Job, JobError, NewJob, Run
+from jobflow.lifecycle import Attempt, Change, Job, JobError, NewJob, Run, Status
 from jobflow.listing import JobFilter, Page, count_matching, find_ids, find_page
 from jobflow.overview import Queue, Totals, Worker, build_queues, build_totals, build_worker
 from jobflow.pool import Connection, Held, Pool, Row, answered
@@ -386,7 +386,7 @@ def _attempts(job: Any, history: Sequence[Any]) -> Iterable[Attempt]:
             traceback=row["traceback"],
         )
     # The run that is on, or that succeeded, is on the job's row alone.
-    if job["status"] in ("processing", "completed"):
+    if job["status"] in (Status.PROCESSING, Status.COMPLETED):
         yield Attempt(
             number=len(history) + 1,
             attempt=job["attempt"],

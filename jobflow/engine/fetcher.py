@@ -16,7 +16,7 @@ from jobflow.errors import AnswerLost, BrokerUnavailable, StoreUnavailable
 from jobflow.lifecycle import Run
 from jobflow.store import Store
 
-BATCH = 500  # jobs for each claim
+BATCH = 500  # jobs for each claim at most
 AWAY = 1.0  # seconds before Redis is tried again
 
 
@@ -36,6 +36,8 @@ class Fetcher:
         self._store, self._broker, self._lease = store.pinned(), broker, lease
         self._slots, self._agenda, self._scheduler, self._health = slots, agenda, scheduler, health
         self._shaken = shaken
+        # No more than half of the slots at once: while these run, the other half is claimed or written.
+        self._batch = min(BATCH, (slots.total + 1) // 2)
         self._fairness: dict[str, Fairness] = {}
         self._away_until = 0.0
 
@@ -50,7 +52,7 @@ class Fetcher:
             wait = self._agenda.wait(now)
             self._agenda.notice_all()  # whoever wakes us: the poll looks at every queue
             return wait
-        want = self._slots.reserve(BATCH)
+        want = self._slots.reserve(self._batch)
         runs: list[Run] = []
         try:
             runs, more = await self._take(queue, want)

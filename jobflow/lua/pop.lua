@@ -1,7 +1,7 @@
 -- pop: take due ids of one queue, low priorities first but none starved
 -- KEYS: 1..10 the lanes of priority 0..9, 11 the lanes' states
 -- ARGV: now in µs (Postgres' clock), want, low (a lane that holds less and is not open asks for a fill)
--- Returns: {ids, lanes to fill as priority and state, score of the next job that will fall due or ''}
+-- Returns: {ids in one string of 16 bytes each, lanes to fill as priority and state, score of the next job that will fall due or ''}
 -- Between priorities: start-time fair queueing (Goyal, Vin, Cheng 1996). Priority p has weight (10 - p)²; the lane with
 -- the smallest virtual finish time is served next. A lane that becomes active starts at the queue's virtual time.
 local now, want, low, st = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), KEYS[11]
@@ -47,4 +47,4 @@ for p = 0, 9 do
     if first and (next == '' or tonumber(first) < tonumber(next)) then next = string.format('%.0f', first) end
   end
 end
-return {ids, fills, next}
+return {table.concat(ids), fills, next}

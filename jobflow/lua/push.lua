@@ -1,14 +1,15 @@
 -- push: make committed jobs of one queue known, after their commit
 -- KEYS: 1..10 the lanes of priority 0..9, 11 the lanes' states
--- ARGV: cap, channel, queue, then for each job: priority, run_at in µs, id (16 bytes)
+-- ARGV: cap, channel, queue, then one string of 33 bytes for each job: priority, run_at in µs (16 digits), id (16 bytes)
 -- Returns: {how many ids were added, priority of each lane that is cold and has to be filled}
 -- A lane is a bounded copy of the head of an index in Postgres. Its state: absent means cold (nothing may be added, a fill
 -- comes first), '+' means open (all rows are here), '<µs>:<hex id>' is the tail (later rows are only in Postgres).
 -- Scores are handed on as the strings they came as: Lua would print them with 14 digits.
 local cap, st = tonumber(ARGV[1]), KEYS[11]
 local added, cold, states, touched = 0, {}, {}, {}
-for i = 4, #ARGV, 3 do
-  local p, score, id = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+local jobs = ARGV[4]
+for i = 1, #jobs, 33 do
+  local p, score, id = string.sub(jobs, i, i), string.sub(jobs, i + 1, i + 16), string.sub(jobs, i + 17, i + 32)
   local lane, state = KEYS[p + 1], states[p]
   if state == nil then
     state = redis.call('HGET', st, p)

@@ -21,7 +21,7 @@ from jobflow.web.query import LIMIT, LIMIT_MAX, OFFSET_MAX, TEXT_MAX
 
 REF = "#/components/schemas/{name}"
 PROBLEM_HEADERS = {429: ("Retry-After", "RateLimit", "RateLimit-Policy"), 503: ("Retry-After",), 405: ("Allow",)}
-_PATH_PARAMETER = re.compile(r"\{(\w+):\w+\}")
+_PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ KEY_HEADER = _parameter(
 
 
 def describe(routes: Iterable[tuple[str, str, Operation]]) -> bytes:
-    """The document, for (method, path, operation) of every route; path parameters as ``{name:str}``."""
+    """The document, for (method, path, operation) of every route; path parameters as ``{name}``."""
     rows = list(routes)
     types = {kind for _, _, op in rows for kind in (op.body, *op.answers.values()) if _is_model(kind)} | {Problem}
     ordered = sorted(types, key=lambda kind: kind.__name__)
@@ -89,9 +89,7 @@ def describe(routes: Iterable[tuple[str, str, Operation]]) -> bytes:
     references = dict(zip(ordered, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for method, path, operation in rows:
-        paths.setdefault(_PATH_PARAMETER.sub(r"{\1}", path), {})[method.lower()] = _operation(
-            method, path, operation, references
-        )
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation, references)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",

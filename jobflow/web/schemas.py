@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -154,9 +154,9 @@ def submitted_job(job: NewJob, created_at: datetime, at: datetime) -> Job:
         payload=msgspec.Raw(job.payload),
         attempt=0,
         max_attempts=job.max_attempts,
-        run_at=at,
+        run_at=at.astimezone(UTC),
         timeout=job.timeout,
-        expires_at=job.expires_at,
+        expires_at=None if job.expires_at is None else job.expires_at.astimezone(UTC),
         unique_key=job.unique_key,
         tags=job.tags,
         created_at=created_at,

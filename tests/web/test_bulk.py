@@ -54,6 +54,8 @@ def test_what_is_not_json_is_malformed(raw: bytes) -> None:
         (b'{"atomic":true,"jobs":[{}]}', "/atomic"),
         (b'{"jobs":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "/jobs"),
         (b"[" * 100_000, ""),
+        (b'{"jobs":[{"type":"a"},{"type":"a","payload":{"x":NaN}}]}', "/jobs/1/payload/x"),
+        (b'{"jobs":[{"type":"\\ud800"}]}', "/jobs/0/type"),
     ],
 )
 def test_other_shapes_are_named(raw: bytes, pointer: str) -> None:
