@@ -128,7 +128,7 @@ class Store:
             rows = await connection.fetch(SQL["claim_jobs"], *args)
         else:
             rows = await self._rows("claim_jobs", *args)
-        return [Run(worker=worker, queue=queue, **row) for row in rows]
+        return [Run(worker, queue, *row) for row in rows]
 
     async def find_due(self, connection: Connection, queue: str, limit: int) -> dict[int, list[UUID]]:
         lanes: dict[int, list[UUID]] = {}
