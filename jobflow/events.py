@@ -19,8 +19,7 @@ class JobsEnqueued(Event, frozen=True):
 
     ids: Sequence[UUID]
     types: Sequence[str]
-    queue: str  # of the first
-    replayed: bool = False
+    queues: Sequence[str]
 
 
 class JobMoved(Event, frozen=True):

@@ -226,14 +226,10 @@ def _run_ended(event: e.RunEnded) -> Fields:
 
 
 def _jobs_enqueued(event: e.JobsEnqueued) -> Fields:
-    fields: Fields = {"queue": event.queue}
     if len(event.ids) == 1:
-        fields |= {"job_id": event.ids[0], "type": event.types[0]}
-    else:
-        fields |= {"count": len(event.ids), "types": dict(Counter(event.types).most_common(10))}
-    if event.replayed:
-        fields["replayed"] = True
-    return fields
+        return {"queue": event.queues[0], "job_id": event.ids[0], "type": event.types[0]}
+    kinds = Counter(event.types).most_common(10)
+    return {"queue": ",".join(sorted(set(event.queues))[:10]), "count": len(event.ids), "types": dict(kinds)}
 
 
 def _handler_log(event: e.HandlerLog) -> Fields:

@@ -121,9 +121,8 @@ class Metrics(Collector):
             key = (event.change.cause, event.status)
             series.ended[key] = series.ended.get(key, 0) + 1
         elif isinstance(event, e.JobsEnqueued):
-            if not event.replayed:
-                for name, count in Counter(event.types).items():
-                    self._of(event.queue, name).enqueued += count
+            for (queue, name), count in Counter(zip(event.queues, event.types, strict=True)).items():
+                self._of(queue, name).enqueued += count
         elif isinstance(event, e.ServerAway):
             self._away[event.server] = True
         elif isinstance(event, e.ServerBack):

@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     auth: Annotated[Literal["on", "off"], _setting("JOBFLOW_AUTH", "`off`: something else guards an address that is not loopback", "on, off")] = "on"
     hosts: Annotated[str, _setting("JOBFLOW_HOSTS", "Further names this server answers to in the Host header, separated by commas; `*`: any", "host names")] = ""
     trusted_proxies: Annotated[str, _setting("JOBFLOW_TRUSTED_PROXIES", "Proxies whose X-Forwarded-For counts, separated by commas", "addresses or networks")] = ""
-    pool_size: Annotated[int, _setting("JOBFLOW_POOL_SIZE", "Postgres connections of this process, besides the heartbeat's one", "connections", ge=8, le=200)] = 16
+    pool_size: Annotated[int, _setting("JOBFLOW_POOL_SIZE", "Postgres connections of this process, besides the heartbeat's one", "connections", ge=14, le=200)] = 20
     redis_pool_size: Annotated[int, _setting("JOBFLOW_REDIS_POOL_SIZE", "Redis connections of this process", "connections", ge=4, le=500)] = 16
     lane_size: Annotated[int, _setting("JOBFLOW_LANE_SIZE", "Job ids that Redis holds for each queue and priority", "ids", ge=100, le=1_000_000)] = 10_000
     lease: Annotated[float, _setting("JOBFLOW_LEASE", "Silence after which a process counts as dead and its jobs run again", "seconds", ge=1, le=600)] = 15.0

@@ -126,11 +126,11 @@ def test_error_texts_are_cut(bench: Bench) -> None:
 
 
 def test_one_request_is_one_line(bench: Bench) -> None:
-    line = bench.line(JobsEnqueued([JOB], ["a"], "default"))
+    line = bench.line(JobsEnqueued([JOB], ["a"], ["default"]))
     assert (line["job_id"], line["type"], line["queue"], line["level"]) == (str(JOB), "a", "default", "info")
     assert "count" not in line
-    line = bench.line(JobsEnqueued([JOB] * 3, ["a", "b", "a"], "default", replayed=True))
-    assert (line["count"], line["types"], line["replayed"]) == (3, {"a": 2, "b": 1}, True)
+    line = bench.line(JobsEnqueued([JOB] * 3, ["a", "b", "a"], ["q", "default", "q"]))
+    assert (line["count"], line["types"], line["queue"]) == (3, {"a": 2, "b": 1}, "default,q")
     assert "job_id" not in line
 
 

@@ -55,9 +55,8 @@ def ended(change: Change, seconds: float = 0.5, status: str | None = None) -> Ru
 
 def test_enqueued_jobs_by_queue_and_type(bench: Bench) -> None:
     bench.emit(
-        JobsEnqueued([JOB], ["a"], "q"),
-        JobsEnqueued([JOB] * 3, ["a", "b", "a"], "q"),
-        JobsEnqueued([JOB], ["a"], "q", replayed=True),
+        JobsEnqueued([JOB], ["a"], ["q"]),
+        JobsEnqueued([JOB] * 3, ["a", "b", "a"], ["q", "q", "q"]),
     )
     assert bench.value("jobflow_jobs_enqueued_total", queue="q", type="a") == 3
     assert bench.value("jobflow_jobs_enqueued_total", queue="q", type="b") == 1
@@ -169,23 +168,23 @@ def test_names_from_callers_do_not_grow_without_bound(bench: Bench, monkeypatch:
     monkeypatch.setattr(metrics, "DISTINCT", 20)
     monkeypatch.setattr(metrics, "SERIES", 100)
     for n in range(25):
-        bench.emit(JobsEnqueued([JOB], [f"type{n}"], "q"))
+        bench.emit(JobsEnqueued([JOB], [f"type{n}"], ["q"]))
     assert bench.value("jobflow_jobs_enqueued_total", queue="q", type="other") == 5
     assert bench.value("jobflow_jobs_enqueued_total", queue="q", type="type0") == 1
     for q in range(25):
         for t in range(10):
-            bench.emit(JobsEnqueued([JOB], [f"type{t}"], f"queue{q}"))
+            bench.emit(JobsEnqueued([JOB], [f"type{t}"], [f"queue{q}"]))
     counted = [value for (name, _), value in bench.samples().items() if name == "jobflow_jobs_enqueued_total"]
     assert len(counted) == 101
     assert sum(counted) == 25 + 250
 
 
 def test_two_processes_worth_of_metrics_do_not_mix(bench: Bench) -> None:
-    bench.emit(JobsEnqueued([JOB], ["a"], "q"))
+    bench.emit(JobsEnqueued([JOB], ["a"], ["q"]))
     assert not any(name == "jobflow_jobs_enqueued_total" for name, _ in Bench().samples())
     assert bench.metrics.content_type.startswith("text/plain; version=0.0.4")
 
 
 def test_label_values_are_escaped(bench: Bench) -> None:
-    bench.emit(JobsEnqueued([JOB], ['a"\\\n'], "q"))
+    bench.emit(JobsEnqueued([JOB], ['a"\\\n'], ["q"]))
     assert bench.value("jobflow_jobs_enqueued_total", queue="q", type='a"\\\n') == 1

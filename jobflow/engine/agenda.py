@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from jobflow.engine.loop import Wake
 
@@ -17,13 +17,16 @@ class Agenda:
         self._queues: dict[str, bool] = {}  # name → paused
         self._worth: dict[str, None] = {}  # in the order in which they are served
         self._due: dict[str, datetime] = {}
+        self._poll_at: datetime | None = None
 
     def know(self, queues: dict[str, bool]) -> None:
-        """The queues there are and whether they are paused; looks at each once."""
+        """The queues there are, and whether they are paused."""
+        for queue, paused in queues.items():
+            if not paused and self._queues.get(queue, True):  # new, or not paused any more
+                self._worth.setdefault(queue)
+                self.wake.set()
         self._queues = queues
         self._due = {queue: due for queue, due in self._due.items() if queue in queues}
-        for queue in queues:
-            self._worth.setdefault(queue)
 
     @property
     def queues(self) -> list[str]:
@@ -40,7 +43,10 @@ class Agenda:
             self._worth.setdefault(queue)
 
     def next(self, now: datetime) -> str | None:
-        """The next queue worth a look; it is then left out until noticed again."""
+        """The next queue worth a look; it is then left out until noticed, due or polled again."""
+        if self._poll_at is None or now >= self._poll_at:
+            self._poll_at = now + timedelta(seconds=POLL)
+            self.notice_all()
         for queue, due in list(self._due.items()):
             if due <= now:
                 del self._due[queue]
@@ -66,6 +72,5 @@ class Agenda:
 
     def wait(self, now: datetime) -> float:
         """Seconds until something falls due, at most a poll's length."""
-        if not self._due:
-            return POLL
-        return min(max((min(self._due.values()) - now).total_seconds(), 0.0005), POLL)
+        moments = [*self._due.values(), *([self._poll_at] if self._poll_at else [])]
+        return min(max((min(moments, default=now) - now).total_seconds(), 0.0005), POLL)

@@ -49,9 +49,7 @@ class Fetcher:
             return self._agenda.wait(now)  # a freed slot wakes us
         queue = self._agenda.next(now)
         if queue is None:
-            wait = self._agenda.wait(now)
-            self._agenda.notice_all()  # whoever wakes us: the poll looks at every queue
-            return wait
+            return self._agenda.wait(now)
         want = self._slots.reserve(self._batch)
         runs: list[Run] = []
         try:

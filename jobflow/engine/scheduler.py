@@ -65,7 +65,6 @@ class Scheduler:
     async def _round(self) -> int:
         """Returns how many lost jobs were found."""
         self._agenda.know(await self._store.list_queues())
-        self._agenda.wake.set()
         for row in await self._store.expire_jobs(EXPIRED):
             after = MOVES[Status(row["before"])][Cause.EXPIRED]
             self._events.emit(JobMoved(row["id"], Cause.EXPIRED.value, row["before"], after.value))

@@ -1,0 +1,100 @@
+"""SIGTERM: not ready at once, running jobs finish, the rest is handed back unspent, status 0."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from jobflow.pool import Connection
+from tests.faults.conftest import Load
+from tests.support.process import Processes
+
+
+async def test_running_jobs_finish_while_http_still_answers(
+    run: Processes, load: Load, database: Connection, client: httpx.AsyncClient
+) -> None:
+    process = await run.start().ready()
+    await load.bulk(process, [load.job(seconds=1.5) for _ in range(10)] + [load.job("noop", n=n) for n in range(5)])
+    await load.running(10)
+    process.terminate()
+    await asyncio.sleep(0.2)
+    answer = await client.get(f"{process.url}/readyz")
+    assert (answer.status_code, answer.text.strip()) == (503, "draining")
+    assert (await client.get(f"{process.url}/jobs/{load.acknowledged[0]}")).json()["status"] == "processing"
+    assert await load.one(process, load.job("noop")) == 201, "what is accepted while draining is kept for others"
+    assert await process.ended() == 0
+    assert len(load.lines("begin")) == len(load.lines("end")) == 10
+    assert await database.fetchval("SELECT count(*) FROM jobs_done WHERE attempt = 1 AND rescues = 0") == 10
+    assert await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'pending' AND attempt = 0") == 6
+    assert await database.fetchval("SELECT array_agg(state) FROM workers") == ["stopped"]
+    await run.start().ready()
+    await load.finished()
+
+
+async def test_jobs_longer_than_the_grace_period_are_released_and_run_elsewhere(
+    run: Processes, load: Load, database: Connection
+) -> None:
+    first = await run.start(JOBFLOW_GRACE="0.3").ready()
+    await load.bulk(first, [load.job(seconds=2) for _ in range(10)])
+    await load.running(10)
+    first.terminate()
+    second = run.start()
+    assert await first.ended(seconds=8) == 0
+    assert load.lines("end") == []
+    await second.ready()
+    await load.finished(seconds=10)
+    assert await database.fetchval("SELECT count(*) FROM jobs_done WHERE attempt = 1 AND rescues = 0") == 10
+    outcomes = await database.fetch("SELECT outcome, count(*) AS n FROM job_attempts GROUP BY outcome")
+    assert [(row["outcome"], row["n"]) for row in outcomes] == [("released", 10)]
+    assert first.events("process_stopped")[0]["released"] == 10
+
+
+async def test_a_second_signal_does_not_wait_for_the_grace_period(
+    run: Processes, load: Load, database: Connection
+) -> None:
+    process = await run.start(JOBFLOW_GRACE="60").ready()
+    await load.bulk(process, [load.job(seconds=50) for _ in range(5)])
+    await load.running(5)
+    process.terminate()
+    await asyncio.sleep(0.3)
+    process.terminate()
+    assert await process.ended(seconds=8) == 0
+    assert await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'pending' AND attempt = 0") == 5
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.6, 0.9, 1.2])
+async def test_a_signal_during_the_start_strands_nothing(
+    delay: float, run: Processes, load: Load, database: Connection
+) -> None:
+    insert = """
+        INSERT INTO jobs (id, queue, type, priority, status, max_attempts, run_at, timeout, created_at, updated_at, payload)
+        SELECT ('01999999-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'default', 'sleep', 5, 'pending', 5, now(), 60,
+               now(), now(), '{"seconds": 20}' FROM generate_series(1, 20) n
+    """
+    await database.execute("INSERT INTO queues VALUES ('default')")
+    await database.execute(insert)
+    process = run.start(JOBFLOW_GRACE="0.2")
+    await asyncio.sleep(delay)
+    process.terminate()
+    status = await process.ended(seconds=10)
+    assert status == 0 or (status == -15 and not process.said()), process.said()  # -15: Python itself was starting
+    assert "Traceback" not in process.said()
+    assert await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'pending' AND attempt = 0") == 20
+    assert await database.fetchval("SELECT count(*) FROM workers WHERE state <> 'stopped'") == 0
+
+
+async def test_an_open_event_stream_or_idle_connection_does_not_hold_it(run: Processes, load: Load) -> None:
+    process = await run.start().ready()
+    readers = [await asyncio.open_connection("127.0.0.1", process.port) for _ in range(10)]
+    for _, writer in readers[:5]:
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")  # kept alive; the others never say a word
+    await asyncio.sleep(0.2)
+    process.terminate()
+    assert await process.ended(seconds=8) == 0
+    for _, writer in readers:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()

@@ -1,0 +1,89 @@
+"""What really happened to every job, written down by a trigger that only tests install, and the rules it is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+from uuid import UUID
+
+from jobflow.lifecycle import FINAL
+from jobflow.pool import Connection
+
+INSTALL = """
+CREATE TABLE oracle (
+  n bigserial PRIMARY KEY, id uuid NOT NULL, before text, after text, epoch_before bigint, epoch_after bigint,
+  locked_by uuid, txid bigint NOT NULL DEFAULT txid_current(), at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE FUNCTION oracle() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF tg_op = 'INSERT' THEN
+    INSERT INTO oracle (id, after, epoch_after) VALUES (new.id, new.status, new.run_epoch);
+  ELSIF tg_op = 'UPDATE' THEN
+    INSERT INTO oracle (id, before, after, epoch_before, epoch_after, locked_by)
+    VALUES (new.id, old.status, new.status, old.run_epoch, new.run_epoch, new.locked_by);
+  ELSE -- a row that leaves while it is processing goes to jobs_done
+    INSERT INTO oracle (id, before, after, epoch_before, epoch_after, locked_by)
+    VALUES (old.id, old.status, CASE old.status WHEN 'processing' THEN 'completed' ELSE '' END,
+            old.run_epoch, old.run_epoch, old.locked_by);
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER oracle AFTER INSERT OR UPDATE OR DELETE ON jobs FOR EACH ROW EXECUTE FUNCTION oracle()
+"""
+
+ALL_JOBS = """
+SELECT id, status, queue, attempt, max_attempts, rescues FROM jobs
+UNION ALL SELECT id, 'completed', queue, attempt, max_attempts, rescues FROM jobs_done
+"""
+
+COUNTED = """
+SELECT queue, status, sum(n)::bigint AS n
+FROM (SELECT queue, after AS status, n FROM counters UNION ALL SELECT queue, before, -n FROM counters
+      UNION ALL SELECT queue, after, n FROM counter_deltas UNION ALL SELECT queue, before, -n FROM counter_deltas) c
+WHERE status <> '' GROUP BY queue, status HAVING sum(n) <> 0
+"""
+
+
+async def install(database: Connection) -> None:
+    await database.execute(INSTALL)
+
+
+async def statuses(database: Connection) -> dict[UUID, str]:
+    return {row["id"]: row["status"] for row in await database.fetch(ALL_JOBS)}
+
+
+async def unfinished(database: Connection, ids: Collection[UUID]) -> dict[str, str]:
+    """Those of ``ids`` that have not ended for good, or are not there at all."""
+    found = await statuses(database)
+    return {str(id): found.get(id, "gone") for id in ids if found.get(id) not in FINAL}
+
+
+async def moves(database: Connection, before: str, after: str) -> int:
+    return int(await database.fetchval("SELECT count(*) FROM oracle WHERE before = $1 AND after = $2", before, after))
+
+
+async def check(database: Connection, acknowledged: Collection[UUID]) -> None:
+    """Judge a run that has come to rest. Raises AssertionError."""
+    assert await unfinished(database, acknowledged) == {}
+    async with database.transaction(isolation="repeatable_read", readonly=True):
+        counted = {(row["queue"], row["status"]): row["n"] for row in await database.fetch(COUNTED)}
+        rows = await database.fetch(ALL_JOBS)
+    assert counted == _count(rows)
+    assert [row["id"] for row in rows if row["attempt"] > row["max_attempts"] or row["rescues"] > 3] == []
+    twice = "SELECT id FROM oracle WHERE before = 'processing' AND after = 'completed' GROUP BY id HAVING count(*) > 1"
+    assert await database.fetch(twice) == []
+    assert await database.fetch("SELECT id FROM oracle WHERE epoch_after < epoch_before") == []
+    assert await database.fetch("SELECT id FROM oracle WHERE after = 'processing' AND epoch_after <= epoch_before") == []
+    # The same token twice would let a late ending pass for another run.
+    reissued = "SELECT id FROM oracle WHERE before <> after AND after = 'processing' GROUP BY id, epoch_after HAVING count(*) > 1"
+    assert await database.fetch(reissued) == []
+    resurrected = "SELECT id FROM oracle WHERE before = 'completed' OR (before IN ('dead_letter', 'cancelled') AND after = 'processing')"
+    assert await database.fetch(resurrected) == []
+
+
+def _count(rows: list[Any]) -> dict[tuple[str, str], int]:
+    counts: dict[tuple[str, str], int] = {}
+    for row in rows:
+        place = row["queue"], row["status"]
+        counts[place] = counts.get(place, 0) + 1
+    return counts
