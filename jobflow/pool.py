@@ -68,10 +68,11 @@ def translated() -> Iterator[None]:
 class Held:
     """One connection taken out of the pool: ``raw`` is asyncpg's."""
 
-    __slots__ = ("_outer", "_share", "raw")
+    __slots__ = ("_outer", "_pool", "_share", "raw")
 
-    def __init__(self, outer: AsyncConnection, raw: Connection, share: asyncio.Semaphore) -> None:
-        self._outer, self.raw, self._share = outer, raw, share
+    def __init__(self, outer: AsyncConnection, raw: Connection, share: asyncio.Semaphore, pool: Pool) -> None:
+        self._outer, self.raw, self._share, self._pool = outer, raw, share, pool
+        pool.held.add(self)
 
     async def give_back(self, *, broken: bool) -> None:
         try:
@@ -81,6 +82,7 @@ class Held:
         except Exception:  # noqa: S110  (it is gone either way, and the pool opens another)
             pass
         finally:
+            self._pool.held.discard(self)
             self._share.release()
 
 
@@ -88,6 +90,7 @@ class Pool:
     """``shares``: how many connections each named user may hold at once; their sum is the pool's size."""
 
     def __init__(self, database_url: str, *, shares: Mapping[str, int]) -> None:
+        self.held: set[Held] = set()
         self._shares = {name: asyncio.Semaphore(count) for name, count in shares.items()}
         self.engine: AsyncEngine = create_async_engine(
             sqlalchemy_url(database_url),
@@ -118,7 +121,7 @@ class Pool:
             semaphore.release()
             raise
         assert raw is not None  # noqa: S101  (told to the type checker)
-        return Held(outer, raw, semaphore)
+        return Held(outer, raw, semaphore, self)
 
     @asynccontextmanager
     async def connection(self, share: str) -> AsyncIterator[Connection]:
@@ -136,6 +139,9 @@ class Pool:
             await held.give_back(broken=broken)
 
     async def close(self) -> None:
+        """End every connection, those included that loops keep."""
+        for held in list(self.held):
+            await held.give_back(broken=True)
         await self.engine.dispose()
 
 

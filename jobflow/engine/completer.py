@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -20,16 +21,17 @@ from jobflow.pusher import Pusher
 from jobflow.store import Store
 
 BATCH = 500  # endings for each statement
+LOCKED_WAIT = 0.05  # seconds before an ending whose row somebody holds is offered again
 IDLE = 5.0  # seconds; an offer wakes us
 
 
 class Ending:
     """A change that waits to be written, and when its handler ended."""
 
-    __slots__ = ("change", "seconds")
+    __slots__ = ("change", "seconds", "settled")
 
     def __init__(self, change: Change, seconds: float) -> None:
-        self.change, self.seconds = change, seconds
+        self.change, self.seconds, self.settled = change, seconds, False
 
 
 class Endings:
@@ -73,7 +75,7 @@ class Completer:
         try:
             await self._write(batch)
         except BaseException:
-            self._endings.waiting.extendleft(reversed(batch))
+            self._endings.waiting.extendleft(e for e in reversed(batch) if not e.settled)
             raise
         finally:
             self.busy = False
@@ -121,10 +123,12 @@ class Completer:
         for ending in refused:
             verdict = verdicts.get(ending.change.run.id, "lost")
             if verdict == "locked":
-                self._endings.put(ending)
+                ending.settled = True  # it comes back by itself
+                asyncio.get_running_loop().call_later(LOCKED_WAIT, self._again, ending)
             elif verdict == "mine":
                 statuses[id(ending)] = ending.change.after.value
             else:
+                ending.settled = True
                 self._slots.release([ending.change.run])
                 self._events.emit(RunRefused(ending.change))
         self._settle([e for e in refused if id(e) in statuses], statuses)
@@ -132,7 +136,12 @@ class Completer:
     def _settle(self, accepted: Sequence[Ending], statuses: dict[int, str]) -> None:
         self._slots.release([e.change.run for e in accepted])
         for ending in accepted:
+            ending.settled = True
             self._events.emit(RunEnded(ending.change, ending.seconds, statuses[id(ending)]))
+
+    def _again(self, ending: Ending) -> None:
+        ending.settled = False
+        self._endings.put(ending)
 
     def _push(self, rows: Any) -> None:
         for row in rows:
