@@ -23,13 +23,11 @@ from jobflow.lifecycle import MOVES, Cause, Job, NewJob, Status, refusal
 from jobflow.payloads import check
 from jobflow.pool import Row
 from jobflow.pusher import Pusher
-from jobflow.registry import Registry
+from jobflow.registry import QUEUE_NAME, TYPE_NAME, Registry
 from jobflow.store import JobFilter, Store
 
 __all__ = ["Client", "DeadFilter", "JobRequest", "Submission", "Submitted"]
 
-TYPE_NAME = r"^[A-Za-z0-9._:-]{1,128}$"
-QUEUE_NAME = r"^[a-z0-9_-]{1,64}$"
 LATEST = 10 * 365 * 86_400  # seconds ahead
 
 

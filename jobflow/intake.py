@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
@@ -162,17 +163,22 @@ class Intake:
 
         Those whose jobs are there are answered, the others are told that Postgres was away.
         """
+        found: dict[UUID, datetime] = {}
         try:
             async with asyncio.timeout(SETTLE):
-                while not await self._store.end_backend(lost.backend):
+                while True:
+                    # The other connections may have broken together with that one: each of them says so once.
+                    with suppress(StoreUnavailable):
+                        if await self._store.end_backend(lost.backend):
+                            found = await self._store.find_jobs([job.id for s in batch for job in s.jobs])
+                            break
                     await asyncio.sleep(0.05)
-                found = await self._store.find_jobs([job.id for s in batch for job in s.jobs])
-        except (TimeoutError, StoreUnavailable):
+        except TimeoutError:
             raise lost from None
-        first = [submission.jobs[0].id for submission in batch]
+        # All of a submission, not its first job alone: with on_conflict="return" some ids are not those it came with.
         return [
-            Submitted(jobs=submission.jobs, created_at=found[id]) if id in found else lost
-            for submission, id in zip(batch, first, strict=True)
+            Submitted(jobs=s.jobs, created_at=found[s.jobs[0].id]) if all(job.id in found for job in s.jobs) else lost
+            for s in batch
         ]
 
     # ---- with keys --------------------------------------------------------------------------------------------------
@@ -224,6 +230,8 @@ class Intake:
         created_at = None
         if ledger.jobs:
             created_at = await self._insert_chunks(ledger.jobs, connection)
+        elif ledger.new_keys:
+            created_at = await connection.fetchval("SELECT now()")  # as their keys: live jobs are returned instead
         if ledger.new_keys:
             await self._store.insert_keys(connection, OWNER, ledger.new_keys, KEY_KEPT)
         for plan in plans:

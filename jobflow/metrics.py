@@ -107,29 +107,49 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+        self._counters: dict[type[e.Event], Callable[[Any], None]] = {
+            **dict.fromkeys(_COUNTERS, self._rare),
+            e.RunStarted: self._started,
+            e.RunEnded: self._ended,
+            e.JobsEnqueued: self._enqueued,
+            e.ServerAway: self._server_away,
+            e.ServerBack: self._server_back,
+        }
         events.subscribe(self)
 
     def __call__(self, event: e.Event) -> None:
         """Count one event."""
-        if isinstance(event, e.RunStarted):
-            run = event.run
-            self._of(run.queue, run.type).wait.add(max(0.0, (run.started_at - run.run_at).total_seconds()))
-        elif isinstance(event, e.RunEnded):
-            run = event.change.run
-            series = self._of(run.queue, run.type)
-            series.run.add(event.seconds)
-            key = (event.change.cause, event.status)
-            series.ended[key] = series.ended.get(key, 0) + 1
-        elif isinstance(event, e.JobsEnqueued):
-            for (queue, name), count in Counter(zip(event.queues, event.types, strict=True)).items():
-                self._of(queue, name).enqueued += count
-        elif isinstance(event, e.ServerAway):
-            self._away[event.server] = True
-        elif isinstance(event, e.ServerBack):
-            self._away[event.server] = False
-            self._away_seconds[event.server] += event.seconds
-        elif counter := _COUNTERS.get(type(event)):
-            self._counts[type(event)] += counter[2](event)
+        # By the exact type: asking a Struct's class whether it has an instance costs a microsecond for each question.
+        if counter := self._counters.get(type(event)):
+            counter(event)
+
+    def _started(self, event: e.RunStarted) -> None:
+        run = event.run
+        self._of(run.queue, run.type).wait.add(max(0.0, (run.started_at - run.run_at).total_seconds()))
+
+    def _ended(self, event: e.RunEnded) -> None:
+        run = event.change.run
+        series = self._of(run.queue, run.type)
+        series.run.add(event.seconds)
+        key = (event.change.cause, event.status)
+        series.ended[key] = series.ended.get(key, 0) + 1
+
+    def _enqueued(self, event: e.JobsEnqueued) -> None:
+        if len(event.ids) == 1:
+            self._of(event.queues[0], event.types[0]).enqueued += 1
+            return
+        for (queue, name), count in Counter(zip(event.queues, event.types, strict=True)).items():
+            self._of(queue, name).enqueued += count
+
+    def _server_away(self, event: e.ServerAway) -> None:
+        self._away[event.server] = True
+
+    def _server_back(self, event: e.ServerBack) -> None:
+        self._away[event.server] = False
+        self._away_seconds[event.server] += event.seconds
+
+    def _rare(self, event: e.Event) -> None:
+        self._counts[type(event)] += _COUNTERS[type(event)][2](event)
 
     def set_loop_lag(self, seconds: float) -> None:
         """How late the event loop last woke up."""

@@ -29,6 +29,7 @@ _AWAY = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a statement sent between the server's farewell and the end of the connection
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -132,8 +133,10 @@ class Pool:
             with answered(held.raw):
                 yield held.raw
             broken = False
-        except asyncpg.PostgresError:
-            broken = held.raw.is_closed()
+        except AnswerLost:
+            raise
+        except Exception:
+            broken = not usable(held.raw)
             raise
         finally:
             await held.give_back(broken=broken)
@@ -143,6 +146,11 @@ class Pool:
         for held in list(self.held):
             await held.give_back(broken=True)
         await self.engine.dispose()
+
+
+def usable(raw: Connection) -> bool:
+    """Whether a connection is as good as new after an error that was not its own: of a statement, or of who used it."""
+    return not raw.is_closed() and not raw.is_in_transaction()
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from jobflow import retry
 from jobflow.errors import Fault, Invalid, SettingsError
 from jobflow.payloads import token
 
-TYPE_NAME = r"^[A-Za-z0-9._:-]{1,128}$"
-QUEUE_NAME = r"^[a-z0-9_-]{1,64}$"
+TYPE_NAME = r"^[A-Za-z0-9._:-]{1,128}(?!\n)$"  # `$` alone lets a last line break through
+QUEUE_NAME = r"^[a-z0-9_-]{1,64}(?!\n)$"
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

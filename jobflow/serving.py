@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -115,6 +116,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What has been built by now lives as long as the process: looking through it for garbage again and again, after
+        # every 700 new objects, cost a third of the POSTs and pauses of 100 ms.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 50)
         if self.started and not self.should_exit:
             self._ready()
 

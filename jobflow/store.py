@@ -11,11 +11,11 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from jobflow.errors import NotFound, Pruned
+from jobflow.errors import AnswerLost, NotFound, Pruned
 from jobflow.lifecycle import Attempt, Change, Job, JobError, NewJob, Run, Status
 from jobflow.listing import JobFilter, Page, count_matching, find_ids, find_page
-from jobflow.overview import Queue, Totals, Worker, build_queues, build_totals, build_worker
-from jobflow.pool import Connection, Held, Pool, Row, answered
+from jobflow.overview import Minute, Queue, Totals, Worker, build_queues, build_totals, build_worker
+from jobflow.pool import Connection, Held, Pool, Row, answered, usable
 from jobflow.statements import SQL
 
 __all__ = ["JobFilter", "Page", "Queue", "Store", "Totals", "Worker"]
@@ -304,6 +304,9 @@ class Store:
     async def workers(self) -> list[Worker]:
         return [build_worker(dict(row)) for row in await self._rows("list_workers")]
 
+    async def minutes(self, minutes: int) -> list[Minute]:
+        return [Minute(**row) for row in await self._rows("minutes", minutes)]
+
     async def ping(self) -> None:
         async with self.connection() as connection:
             await connection.fetchval("SELECT 1")
@@ -323,8 +326,10 @@ class PinnedStore(Store):
             with answered(self._held.raw):
                 yield self._held.raw
             broken = False
-        except asyncpg.PostgresError:
-            broken = self._held.raw.is_closed()
+        except AnswerLost:
+            raise
+        except Exception:
+            broken = not usable(self._held.raw)
             raise
         finally:
             if broken:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from jobflow.broker import Broker
-from jobflow.engine.agenda import Agenda
+from jobflow.engine.agenda import POLL, Agenda
 from jobflow.engine.fairness import Fairness
 from jobflow.engine.health import Health
 from jobflow.engine.lease import Lease, boottime
@@ -46,7 +46,7 @@ class Fetcher:
             return 0.2
         now = self._lease.now()
         if self._slots.free <= 0:
-            return self._agenda.wait(now)  # a freed slot wakes us
+            return POLL  # a freed slot wakes us; what is due meanwhile stays due
         queue = self._agenda.next(now)
         if queue is None:
             return self._agenda.wait(now)

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 from jobflow.errors import Unavailable
@@ -44,6 +45,8 @@ class Wake:
         finally:
             timer.cancel()
             waiter.cancel()
+            with suppress(ValueError):  # nobody woke us: it must not be kept, loops wait for years
+                self._waiters.remove(waiter)
 
 
 def _release(waiter: asyncio.Future[None]) -> None:

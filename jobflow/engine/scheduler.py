@@ -72,7 +72,6 @@ class Scheduler:
         try:
             for queue in self._agenda.queues:
                 found += await self._sweep(queue)
-            self._health.broker_answered()
         except BrokerUnavailable as error:
             self._health.broker_failed(error)
         return found
@@ -118,6 +117,7 @@ class Scheduler:
         added = 0
         for start in range(0, len(rows), SWEEP_PAGE):
             pushed = await self._broker.push(queue, rows[start : start + SWEEP_PAGE])
+            self._health.broker_answered()
             if pushed.cold:
                 self.fill(queue, dict.fromkeys(pushed.cold, ""))
             added += pushed.added

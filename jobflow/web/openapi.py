@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from jobflow import __version__
-from jobflow.client import QUEUE_NAME, TYPE_NAME
 from jobflow.lifecycle import Status
+from jobflow.registry import QUEUE_NAME, TYPE_NAME
 from jobflow.web.problems import Problem
 from jobflow.web.query import LIMIT, LIMIT_MAX, OFFSET_MAX, TEXT_MAX
 

@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from jobflow.client import QUEUE_NAME, TYPE_NAME
 from jobflow.errors import Fault, Malformed
 from jobflow.lifecycle import Status
 from jobflow.listing import JobFilter
+from jobflow.registry import QUEUE_NAME, TYPE_NAME
 from jobflow.web.call import Call
 from jobflow.web.problems import InvalidQuery
 

@@ -10,7 +10,7 @@ from litestar import get
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
-from jobflow.client import QUEUE_NAME
+from jobflow.registry import QUEUE_NAME
 from jobflow.errors import NotFound
 from jobflow.overview import Queue
 from jobflow.registry import JobType

@@ -1,0 +1,93 @@
+"""Says what has changed, at most four times a second, to whoever watches in any process. Hints carry no state: who hears one
+looks again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import UUID
+
+from jobflow.broker import Broker
+from jobflow.engine.health import Health
+from jobflow.engine.loop import Wake
+from jobflow.errors import BrokerUnavailable
+from jobflow.events import (
+    Event,
+    Events,
+    JobMoved,
+    JobsEnqueued,
+    LeaseLost,
+    ProcessDraining,
+    ProcessStarted,
+    ProcessStopped,
+    RunEnded,
+    RunsRescued,
+    RunStarted,
+    ServerAway,
+    ServerBack,
+    WorkerMarkedLost,
+)
+
+ROUND = 0.25  # seconds
+JOBS, QUEUES, WORKERS = "jobs", "queues", "workers"
+
+# What each event may have changed.
+TOPICS: dict[type[Event], tuple[str, ...]] = {
+    JobsEnqueued: (JOBS, QUEUES),
+    RunStarted: (JOBS, QUEUES),
+    RunEnded: (JOBS, QUEUES),
+    JobMoved: (JOBS, QUEUES),
+    RunsRescued: (JOBS, QUEUES),
+    WorkerMarkedLost: (WORKERS,),
+    LeaseLost: (WORKERS,),
+    ProcessStarted: (WORKERS,),
+    ProcessDraining: (WORKERS,),
+    ProcessStopped: (WORKERS,),
+    ServerAway: (WORKERS,),
+    ServerBack: (WORKERS,),
+}
+
+Told = Callable[[Iterable[str], bool], None]  # topics, whether they come from this process
+
+
+class Hints:
+    """Listens to this process's events; ``told(topics, own)`` hears of this process's changes and of the others'.
+
+    ``moved(job_id)`` is told at once of each job that this process moved, for those who wait for one.
+    """
+
+    name = "hints"
+
+    def __init__(self, *, broker: Broker, health: Health, events: Events) -> None:
+        self.wake = Wake()
+        self.told: Told = lambda topics, own: None
+        self.moved: Callable[[UUID], None] = lambda job_id: None
+        self._broker, self._health = broker, health
+        self._changed: set[str] = set()
+        events.subscribe(self._note)
+
+    def _note(self, event: Event) -> None:
+        if topics := TOPICS.get(type(event)):
+            self._changed.update(topics)
+            kind: Any = type(event)  # by the exact type: quicker than isinstance, which metaclasses slow down
+            if kind is RunEnded:
+                self.moved(event.change.run.id)  # type: ignore[attr-defined]
+            elif kind is RunStarted:
+                self.moved(event.run.id)  # type: ignore[attr-defined]
+            elif kind is JobMoved:
+                self.moved(event.id)  # type: ignore[attr-defined]
+
+    async def tick(self) -> float:
+        if self._changed:
+            topics, self._changed = sorted(self._changed), set()
+            self.told(topics, True)
+            if self._health.broker_up:  # the others poll while Redis is away
+                try:
+                    await self._broker.hint(topics)
+                except BrokerUnavailable as error:
+                    self._health.broker_failed(error)
+        return ROUND
+
+    def hear(self, topics: Iterable[str]) -> None:
+        """Another process, or this one again, said this."""
+        self.told(topics, False)
