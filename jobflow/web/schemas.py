@@ -42,17 +42,17 @@ SENTENCES: Mapping[str, str] = {
 }
 
 
-class JobList(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A page of jobs, newest first. ``next_cursor`` is missing on the last page.
+class JobList(msgspec.Struct, kw_only=True):
+    """A page of jobs, newest first. ``next_cursor`` is null on the last page.
 
     ``total``: exact up to 10,000; with ``total_capped`` there are more. ``searched``: a text or payload filter looked at
     so many of the newest jobs only.
     """
 
     items: list[Job]
+    next_cursor: str | None = None
     total: int
     total_capped: bool = False
-    next_cursor: str | None = None
     searched: int | None = None
 
 

@@ -164,9 +164,9 @@ async def test_a_page_leads_to_the_next_until_the_end(http: httpx.AsyncClient) -
     for _ in range(3):
         page = (await http.get(f"/jobs?tag=t&limit=2{cursor}")).json()
         assert page["total"] == 5
-        assert "total_capped" not in page
+        assert page["total_capped"] is False
         seen += [job["id"] for job in page["items"]]
-        cursor = f"&cursor={page.get('next_cursor')}"
+        cursor = "&cursor=" + str(page["next_cursor"])
 
     assert seen == ids[::-1]  # newest first
     assert cursor == "&cursor=None"
@@ -197,7 +197,7 @@ async def test_filters_choose(http: httpx.AsyncClient) -> None:
 
 async def test_a_search_says_how_far_it_looked(http: httpx.AsyncClient) -> None:
     assert (await http.get("/jobs?error=x")).json()["searched"] == 100_000
-    assert "searched" not in (await http.get("/jobs?type=x")).json()
+    assert (await http.get("/jobs?type=x")).json()["searched"] is None
 
 
 async def test_an_unchanged_job_is_304(http: httpx.AsyncClient) -> None:
