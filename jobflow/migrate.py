@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -42,6 +44,24 @@ def head() -> str:
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 
+class Schema(NamedTuple):
+    """``revision``: None before the first migration. ``settled``: whether our role has the settings of ``ROLE``."""
+
+    revision: str | None
+    settled: bool
+
+
+async def look(database_url: str) -> Schema:
+    """What state the schema is in, for whoever only wants to know. Raises SchemaTooNew, StoreUnavailable."""
+    engine = create_async_engine(sqlalchemy_url(database_url), poolclass=NullPool)
+    try:
+        with translated():
+            async with engine.connect() as connection:
+                return await _look(connection)
+    finally:
+        await engine.dispose()
+
+
 async def upgrade(database_url: str) -> str:
     """Migrate to the head, in one transaction on one connection under an advisory lock.
 
@@ -53,8 +73,7 @@ async def upgrade(database_url: str) -> str:
         with translated():
             # First without the lock: with many replicas only the first start has anything to do.
             async with engine.connect() as connection:
-                settled = await _settled(connection)
-                if await connection.run_sync(_current) == head() and settled:
+                if await _look(connection) == Schema(head(), settled=True):
                     return head()
             return await _upgrade(engine)
     finally:
@@ -71,6 +90,10 @@ async def _upgrade(engine: AsyncEngine) -> str:
         for name, value in ROLE.items():
             await connection.execute(text(f"ALTER ROLE CURRENT_USER IN DATABASE {await _name(connection)} SET {name} = '{value}'"))
     return head()
+
+
+async def _look(connection: AsyncConnection) -> Schema:
+    return Schema(await connection.run_sync(_current), await _settled(connection))
 
 
 async def _settled(connection: AsyncConnection) -> bool:

@@ -18,7 +18,7 @@ SQL = sorted((PACKAGE / "sql").glob("*.sql"))
 LUA = sorted((PACKAGE / "lua").glob("*.lua"))
 
 # errors ← payloads, retry, settings ← lifecycle ← registry, events ← store, broker ← client ← engine ← web ← app ← cli
-# What each module (each package, for embedded, engine and web) may import from jobflow.
+# What each module (each package, for commands, doctor, embedded, engine and web) may import from jobflow.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "retry": set(),
@@ -58,7 +58,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("broker", "client", "engine", "listing", "metrics", "overview", "store"),
     },
     "serving": {"app", "errors", "jobflow", "settings"},
-    "cli": {"embedded", "errors", "jobflow", "migrate", "serving", "settings"},
+    "doctor": {"embedded", "errors", "jobflow", "migrate", "registry", "serving", "settings"},
+    "commands": {"doctor", "embedded", "errors", "jobflow", "lifecycle", "migrate", "serving", "settings"},
+    "cli": {"commands", "errors", "jobflow"},
     "__main__": {"cli"},
 }
 KNOWS_ALL = "app"  # builds every part and hands it out
@@ -80,10 +82,19 @@ TESTED_IN = {
     "__init__.py": "test_context.py",  # re-exports
     "__main__.py": "test_cli.py",  # one call
     "paths.py": "test_migrate.py",  # two constants
+    "commands/__init__.py": "test_cli.py",  # empty
+    "commands/common.py": "test_cli.py",  # settings and addresses, as every command has them
+    "commands/dev.py": "test_cli.py",
+    "commands/serve.py": "test_cli.py",
+    "commands/migrate.py": "test_cli.py",
+    "doctor/__init__.py": "commands/test_doctor.py",  # empty
+    "doctor/examine.py": "commands/test_doctor.py",  # runs all checks
+    "doctor/finding.py": "commands/test_doctor.py",  # a tuple
     "statements.py": "test_architecture.py",  # loads the files that are checked here
     "tables.py": "test_migrate.py",  # data, compared with the head schema
     "engine/__init__.py": "engine/test_engine.py",  # re-exports
     "web/__init__.py": "web/test_app.py",  # re-exports
+    "web/dashboard/__init__.py": "web/dashboard/test_page.py",  # collects the routes
 }
 TESTED_TOGETHER = {
     "embedded": "test_embedded.py"

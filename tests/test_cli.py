@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from jobflow.cli import main, read_settings
+from jobflow.cli import main
+from jobflow.commands.common import address, read_settings
 from jobflow.embedded import Urls
 from jobflow.errors import SettingsError
-from jobflow.settings import variables
+from jobflow.settings import Settings, variables
 from tests.support.commands import Command, free_port, get, running
 from tests.support.servers import fetch, fresh_database
 
@@ -99,6 +100,23 @@ def test_the_environment_wins_over_the_file_and_the_command_line_over_both(
     settings = read_settings(PORT=8002, JOBFLOW_HOST=None)
     assert (settings.port, settings.rate_limit_max, settings.worker_concurrency) == (8002, 8, 3)
     assert settings.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://localhost:8000"),
+        ("::1", "http://localhost:8000"),
+        ("0.0.0.0", "http://localhost:8000"),
+        ("::", "http://localhost:8000"),
+        ("192.0.2.1", "http://192.0.2.1:8000"),
+        ("2001:db8::1", "http://[2001:db8::1]:8000"),
+        ("[2001:db8::1]", "http://[2001:db8::1]:8000"),
+        ("jobs.example", "http://jobs.example:8000"),
+    ],
+)
+def test_the_address_people_type(host: str, expected: str) -> None:
+    assert address(Settings(host=host)) == expected
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

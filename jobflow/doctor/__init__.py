@@ -1,0 +1,1 @@
+"""Checks for `jobflow doctor`: each looks at one thing, changes nothing, and says what to do."""
