@@ -23,7 +23,7 @@ from jobflow.pool import Pool
 from jobflow.pusher import Pusher
 from jobflow.settings import Settings
 from jobflow.store import Store
-from jobflow.web import Parts, build_app
+from jobflow.web import Hub, Parts, build_app
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -51,6 +51,9 @@ def create_app(settings: Settings) -> Litestar:
         registry=handlers, events=events, lag=metrics.set_loop_lag,
     )  # fmt: skip
 
+    hub = Hub(web_store, hears=lambda: engine.broker_up)
+    engine.hints.told, engine.hints.moved = hub.told, hub.moved
+
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         try:
@@ -58,9 +61,12 @@ def create_app(settings: Settings) -> Litestar:
             await _check_broker(broker, events)
             async with handlers.state() as state:
                 await engine.start(state)
-                with _draining(engine):
-                    yield
-                await engine.drain()
+                try:
+                    with _draining(engine, hub):
+                        yield
+                finally:
+                    hub.close()
+                    await engine.drain()
         except Exception as error:
             app.state.startup_error = error
             raise
@@ -71,7 +77,7 @@ def create_app(settings: Settings) -> Litestar:
             log.close()
 
     parts = Parts(
-        settings=settings, client=client, store=web_store, broker=broker, engine=engine,
+        settings=settings, hub=hub, client=client, store=web_store, broker=broker, engine=engine,
         registry=handlers, events=events, metrics=metrics,
     )  # fmt: skip
     return build_app(parts, lifespan)
@@ -87,7 +93,7 @@ async def _check_broker(broker: Broker, events: Events) -> None:
 
 
 @contextmanager
-def _draining(engine: Engine) -> Iterator[None]:
+def _draining(engine: Engine, hub: Hub) -> Iterator[None]:
     """Drain at the first signal, while HTTP still answers, and only then let the server stop.
 
     An ASGI server ends its lifespan after the last connection closed, and an open event stream never does: workers that
@@ -101,6 +107,7 @@ def _draining(engine: Engine) -> Iterator[None]:
     before: dict[int, Callable[[int, FrameType | None], object]] = {}
 
     async def drain(number: int) -> None:
+        hub.close()
         try:
             await engine.drain()
         finally:

@@ -22,6 +22,7 @@ from jobflow.statements import LUA
 
 PRIORITIES = range(10)
 WAKE_CHANNEL = "jf:wake"
+HINT_CHANNEL = "jf:hint"
 SUBSCRIBED = ""  # no queue has this name
 TIMEOUT = 3.0  # seconds for any answer
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -130,14 +131,24 @@ class Broker:
         granted, remaining, reset = await self._run("take", [window_key(client)], args)
         return int(granted), int(remaining), int(reset) / 1_000_000
 
-    async def wakes(self) -> AsyncIterator[str | None]:
-        """Names of queues that got new jobs, from any process; SUBSCRIBED at first, None after each quiet second.
+    async def hint(self, topics: Iterable[str]) -> None:
+        """Tell all processes what has changed."""
+        with _translated():
+            await self._redis.publish(HINT_CHANNEL, " ".join(topics))
 
-        Ends by BrokerUnavailable.
-        """
+    def wakes(self) -> AsyncIterator[str | None]:
+        """Names of queues that got new jobs, from any process."""
+        return self._listen(WAKE_CHANNEL)
+
+    def hints(self) -> AsyncIterator[str | None]:
+        """What changed in any process: topics, separated by blanks."""
+        return self._listen(HINT_CHANNEL)
+
+    async def _listen(self, channel: str) -> AsyncIterator[str | None]:
+        """What is published; SUBSCRIBED at first, None after each quiet second. Ends by BrokerUnavailable."""
         with _translated():
             async with self._redis.pubsub() as listener:
-                await listener.subscribe(WAKE_CHANNEL)
+                await listener.subscribe(channel)
                 while True:
                     message = await listener.get_message(timeout=1.0)
                     if message is None:

@@ -187,7 +187,7 @@ def _searched(table: Table, wanted: JobFilter, found: Select[Any]) -> Select[Any
     hits = select(*(rows.c[name] for name in found.selected_columns.keys()))  # noqa: SIM118  (a column collection)
     if wanted.error is not None:
         message = func.concat(rows.c.error_type, ": ", rows.c.error_message)
-        hits = hits.where(func.strpos(func.lower(message), wanted.error.lower()) > 0)
+        hits = hits.where(rows.c.error_type.is_not(None), func.strpos(func.lower(message), wanted.error.lower()) > 0)
     for path, value in wanted.payload:
         hits = hits.where(rows.c.payload.op("#>>")(literal(list(path), ARRAY(Text))) == value)
     return hits

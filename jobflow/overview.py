@@ -54,6 +54,16 @@ class Worker(msgspec.Struct, kw_only=True):
     lease_until: datetime
 
 
+class Minute(msgspec.Struct, kw_only=True):
+    """One minute of the charts: jobs submitted and completed, attempts that failed, jobs that became dead letters."""
+
+    minute: datetime
+    entered: int
+    completed: int
+    failed: int
+    dead: int
+
+
 Rows = Sequence[Any]  # asyncpg's records
 
 

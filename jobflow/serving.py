@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +26,8 @@ WATCHED = {".py", ".sql", ".lua", ".html", ".css", ".js"}
 LOOK_EVERY = 0.5  # seconds between two looks for changed files
 ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 BACKLOG = 2048  # connections that wait until they are accepted
+HANDLER_THREADS = "handler"  # what the names of threads that run plain `def` handlers begin with
+THREADS_WAIT = 0.3  # seconds for idle ones to end
 
 
 class Stop:
@@ -173,6 +176,23 @@ def serve_app(settings: Settings, sockets: list[socket.socket], stop: Stop, read
         if error := refusal():
             raise error from None
         raise
+
+
+def leave() -> None:
+    """End this process now, with status 0, if a plain `def` handler is still at work: Python would wait for its thread.
+
+    Call it last, when everything is closed and every server of ours has stopped; its job was handed back by the drain.
+    """
+    deadline = time.monotonic() + THREADS_WAIT
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(HANDLER_THREADS)]
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    if any(thread.is_alive() for thread in threads):
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads any more
+                stream.flush()
+        os._exit(0)
 
 
 def serve_and_reload(settings: Settings, sockets: list[socket.socket], stop: Stop) -> None:

@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hosts: Annotated[str, _setting("JOBFLOW_HOSTS", "Further names this server answers to in the Host header, separated by commas; `*`: any", "host names")] = ""
     trusted_proxies: Annotated[str, _setting("JOBFLOW_TRUSTED_PROXIES", "Proxies whose X-Forwarded-For counts, separated by commas", "addresses or networks")] = ""
     pool_size: Annotated[int, _setting("JOBFLOW_POOL_SIZE", "Postgres connections of this process, besides the heartbeat's one", "connections", ge=14, le=200)] = 20
-    redis_pool_size: Annotated[int, _setting("JOBFLOW_REDIS_POOL_SIZE", "Redis connections of this process", "connections", ge=4, le=500)] = 16
+    redis_pool_size: Annotated[int, _setting("JOBFLOW_REDIS_POOL_SIZE", "Redis connections of this process", "connections", ge=6, le=500)] = 16
     lane_size: Annotated[int, _setting("JOBFLOW_LANE_SIZE", "Job ids that Redis holds for each queue and priority", "ids", ge=100, le=1_000_000)] = 10_000
     lease: Annotated[float, _setting("JOBFLOW_LEASE", "Silence after which a process counts as dead and its jobs run again", "seconds", ge=1, le=600)] = 15.0
     outage_grace: Annotated[float, _setting("JOBFLOW_OUTAGE_GRACE", "How long running jobs go on while Postgres is away", "seconds", ge=0, le=86_400)] = 300.0

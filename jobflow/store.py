@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from jobflow.errors import AnswerLost, NotFound, Pruned
@@ -30,6 +29,11 @@ def day_of(id: UUID) -> int:
 
 def _first_id(day: int) -> UUID:
     return UUID(int=(day * DAY_MS) << 80)
+
+
+def _once(ids: Iterable[UUID]) -> list[UUID]:
+    """A job that is named twice moves once and must be counted once."""
+    return list(dict.fromkeys(ids))
 
 
 class Store:
@@ -234,15 +238,15 @@ class Store:
     # ---- people -----------------------------------------------------------------------------------------------------
 
     async def retry_jobs(self, connection: Connection, ids: Sequence[UUID]) -> list[Row]:
-        return await connection.fetch(SQL["retry_jobs"], ids)
+        return await connection.fetch(SQL["retry_jobs"], _once(ids))
 
     async def cancel_jobs(self, ids: Sequence[UUID], reason: str, connection: Connection | None = None) -> list[Row]:
         if connection is not None:
-            return await connection.fetch(SQL["cancel_jobs"], ids, reason)
-        return await self._rows("cancel_jobs", ids, reason)
+            return await connection.fetch(SQL["cancel_jobs"], _once(ids), reason)
+        return await self._rows("cancel_jobs", _once(ids), reason)
 
     async def discard_jobs(self, ids: Sequence[UUID]) -> list[Row]:
-        return await self._rows("discard_jobs", ids)
+        return await self._rows("discard_jobs", _once(ids))
 
     async def delete_jobs(self, ids: Sequence[UUID]) -> list[Row]:
         return await self._rows("delete_jobs", ids)

@@ -39,14 +39,17 @@ class Agenda:
         self.wake.set()
 
     def notice_all(self) -> None:
+        """Something may be due in any queue."""
         for queue in self._queues:
             self._worth.setdefault(queue)
+        self.wake.set()
 
     def next(self, now: datetime) -> str | None:
         """The next queue worth a look; it is then left out until noticed, due or polled again."""
         if self._poll_at is None or now >= self._poll_at:
             self._poll_at = now + timedelta(seconds=POLL)
-            self.notice_all()
+            for queue in self._queues:
+                self._worth.setdefault(queue)
         for queue, due in list(self._due.items()):
             if due <= now:
                 del self._due[queue]

@@ -18,6 +18,7 @@ from jobflow.engine.fetcher import Fetcher
 from jobflow.engine.folder import Folder
 from jobflow.engine.health import Health
 from jobflow.engine.heartbeat import Audit, Heartbeat
+from jobflow.engine.hints import Hints
 from jobflow.engine.lease import Lease
 from jobflow.engine.listener import Listener
 from jobflow.engine.loop import Part, Pulse, Stop, run_forever
@@ -89,9 +90,18 @@ class Engine:
             Completer(f"completer-{n}", **shared, endings=endings, slots=slots, pusher=pusher) for n in range(PAIRS)
         ]
         self._pruner = Pruner(**shared, retention=_retention(settings))
+        self.hints = Hints(broker=broker, health=self._health, events=events)
+        self._listeners = [
+            Listener(name, source, heard=heard, subscribed=subscribed, health=self._health, pulse=self._pulse)
+            for name, source, heard, subscribed in (
+                ("wake-listener", broker.wakes, self._agenda.notice, self._agenda.notice_all),
+                ("hint-listener", broker.hints, self.hints.hear, self.hints.resume),
+            )
+        ]
         self._upkeep: list[Part] = [
             self._scheduler,
-            Listener(broker=broker, agenda=self._agenda, health=self._health, pulse=self._pulse),
+            *self._listeners,
+            self.hints,
             Rescuer(**shared, lease=self._lease, pusher=pusher),
             Folder(store=store),
             self._pruner,
@@ -277,7 +287,8 @@ class Engine:
             self._slots.inbox.put_nowait(None)
         for part in (*self._upkeep, *self._completers):
             part.wake.set()
-        self._tasks.pop("listener").cancel()  # it waits for Redis
+        for listener in self._listeners:
+            self._tasks.pop(listener.name).cancel()  # they wait for Redis
         tasks = [task for name, task in self._tasks.items() if not name.startswith("worker-")]
         _, late = await asyncio.wait(tasks, timeout=WRITE_WAIT)
         workers = [task for name, task in self._tasks.items() if name.startswith("worker-")]

@@ -98,12 +98,12 @@ class Heartbeat:
                     loop.call_soon_threadsafe(self._seen, audit)
             except Exception as error:
                 self._lease.doubt()
-                if not registered:
-                    loop.call_soon_threadsafe(_resolve, first, error)
-                    return
                 if connection is not None:
                     connection.terminate()
                     connection = None
+                if not registered:
+                    loop.call_soon_threadsafe(_resolve, first, error)
+                    return
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(self._failed, error)
             await self._rest(self._period - (boottime() - started) if connection else self._period / 3)

@@ -3,6 +3,7 @@ looks again."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
@@ -63,6 +64,7 @@ class Hints:
         self.told: Told = lambda topics, own: None
         self.moved: Callable[[UUID], None] = lambda job_id: None
         self._broker, self._health = broker, health
+        self._me = secrets.token_hex(4)
         self._changed: set[str] = set()
         events.subscribe(self._note)
 
@@ -83,11 +85,17 @@ class Hints:
             self.told(topics, True)
             if self._health.broker_up:  # the others poll while Redis is away
                 try:
-                    await self._broker.hint(topics)
+                    await self._broker.hint([self._me, *topics])
                 except BrokerUnavailable as error:
                     self._health.broker_failed(error)
         return ROUND
 
-    def hear(self, topics: Iterable[str]) -> None:
-        """Another process, or this one again, said this."""
-        self.told(topics, False)
+    def hear(self, text: str) -> None:
+        """Another process said this; what this one said itself is not news."""
+        sender, *topics = text.split()
+        if sender != self._me:
+            self.told(topics, False)
+
+    def resume(self) -> None:
+        """Hearing again: whatever was said meanwhile may have been about anything."""
+        self.told((JOBS, QUEUES, WORKERS), False)

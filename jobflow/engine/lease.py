@@ -32,17 +32,22 @@ class Lease:
         self.moved = boottime()  # when the loop last moved, as its watchdog says
         self.audited = 0.0  # when the last self-audit was asked for
         self._shaken = 0.0  # when a connection broke last: what was claimed over it has to be audited first
-        self._clock = (boottime(), datetime.now(UTC))
+        self._zero = datetime.now(UTC) - timedelta(seconds=boottime())  # Postgres' time at our clock's zero
+        self._asked = False
 
     def take(self, worker: UUID) -> None:
         self.worker = worker
         self.identities = (*self.identities, worker)
 
     def confirm(self, started: float, ended: float, now: datetime) -> None:
-        """A beat that began at ``started`` was answered: Postgres' clock said ``now`` about half-way."""
+        """A beat that began at ``started`` was answered: Postgres' clock said ``now`` somewhere between."""
         self.trust_until = started + TRUST * self.seconds
         self.answered = ended
-        self._clock = ((started + ended) / 2, now)
+        # Never ahead of Postgres: what is popped too early is refused, and found again only by the sweep. So of what its
+        # clock shows at least, the most that a beat has proved, and no more than this one allows.
+        least, most = now - timedelta(seconds=ended), now - timedelta(seconds=started)
+        self._zero = min(max(self._zero, least), most) if self._asked else least
+        self._asked = True
         if self.healthy_since is None:
             self.healthy_since = ended
 
@@ -68,5 +73,4 @@ class Lease:
 
     def now(self) -> datetime:
         """Postgres' time, a little behind: Redis' clock and this machine's are never asked."""
-        at, now = self._clock
-        return now + timedelta(seconds=boottime() - at) - SLACK
+        return self._zero + timedelta(seconds=boottime()) - SLACK

@@ -1,32 +1,43 @@
-"""Hears of new jobs that other processes pushed."""
+"""Hears what other processes say over Redis: new jobs, and what has changed."""
 
 from __future__ import annotations
 
-from jobflow.broker import SUBSCRIBED, Broker
-from jobflow.engine.agenda import Agenda
+from collections.abc import AsyncIterator, Callable
+
+from jobflow.broker import SUBSCRIBED
 from jobflow.engine.health import Health
 from jobflow.engine.loop import Pulse, Wake
 from jobflow.errors import BrokerUnavailable
 
 
 class Listener:
-    name = "listener"
+    """``source()`` is listened to for as long as Redis answers. ``heard(text)`` is told of each message, ``subscribed()``
+    of each new beginning: what was said before it is lost."""
 
-    def __init__(self, *, broker: Broker, agenda: Agenda, health: Health, pulse: Pulse) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Callable[[], AsyncIterator[str | None]],
+        *,
+        heard: Callable[[str], None],
+        subscribed: Callable[[], None],
+        health: Health,
+        pulse: Pulse,
+    ) -> None:
+        self.name = name
         self.wake = Wake()
-        self._broker, self._agenda, self._health, self._pulse = broker, agenda, health, pulse
+        self._source, self._heard, self._subscribed = source, heard, subscribed
+        self._health, self._pulse = health, pulse
 
     async def tick(self) -> float:
-        """Listens for as long as Redis answers."""
         try:
-            async for queue in self._broker.wakes():
+            async for text in self._source():
                 self._pulse.beat(self.name, 10)
-                if queue:
-                    self._agenda.notice(queue)
-                elif queue == SUBSCRIBED:
+                if text:
+                    self._heard(text)
+                elif text == SUBSCRIBED:
                     self._health.broker_answered()
-                    self._agenda.notice_all()  # whatever was said before is lost
-                    self._agenda.wake.set()
+                    self._subscribed()
         except BrokerUnavailable as error:
             self._health.broker_failed(error)
             raise

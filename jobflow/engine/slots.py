@@ -8,7 +8,9 @@ from uuid import UUID
 
 from jobflow.engine.executor import Supervision
 from jobflow.engine.loop import Wake
-from jobflow.lifecycle import Run
+from jobflow.lifecycle import RESCUES, Run
+
+SUSPECT = RESCUES - 1  # lost processes after which the next loss is the end
 
 Key = tuple[UUID, int]  # job id and run_epoch
 
@@ -27,6 +29,7 @@ class Slots:
         self._freed = freed
         self._reserved = 0
         self._written_off = 0
+        self._suspect: Key | None = None
 
     @property
     def free(self) -> int:
@@ -52,6 +55,20 @@ class Slots:
         for run in runs:
             self.runs.pop(key(run), None)
         self._freed.set()
+
+    def isolate(self, run: Run) -> bool:
+        """Whether a run whose job has lost two processes may stay: one such at a time, or the jobs that went down with the
+        one to blame would go down with it a third time, which is their end."""
+        if self._suspect not in self.runs:
+            self._suspect = key(run)
+        return self._suspect == key(run)
+
+    async def alone(self, supervision: Supervision) -> None:
+        """Wait until no other such run is here: those claimed with it are on their way back."""
+        while supervision.cause is None and any(
+            other.run.rescues >= SUSPECT for other in self.runs.values() if other is not supervision
+        ):
+            await asyncio.sleep(0.01)
 
     def write_off(self) -> None:
         """A handler does not end: its slot is gone until it does."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from jobflow.engine.completer import Endings
 from jobflow.engine.executor import Executor
-from jobflow.engine.slots import Slots
+from jobflow.engine.slots import SUSPECT, Slots
 from jobflow.events import Events, RunStarted
+from jobflow.lifecycle import hand_back
 
 
 class Worker:
@@ -15,6 +16,12 @@ class Worker:
     async def work(self) -> None:
         """Until the inbox hands out None."""
         while (supervision := await self._slots.inbox.get()) is not None:
-            self._events.emit(RunStarted(supervision.run))
-            change = await self._executor.execute(supervision.run, supervision)
+            run = supervision.run
+            if run.rescues >= SUSPECT:
+                if not self._slots.isolate(run):
+                    self._endings.offer(hand_back(run), supervision)
+                    continue
+                await self._slots.alone(supervision)
+            self._events.emit(RunStarted(run))
+            change = await self._executor.execute(run, supervision)
             self._endings.offer(change, supervision)

@@ -11,7 +11,12 @@ for p = 0, 9 do
   local n = redis.call('ZCOUNT', KEYS[p + 1], '-inf', now)
   if n > 0 then
     due[p], active = n, active + 1
-    finish[p] = tonumber(redis.call('HGET', st, 'f' .. p) or '') or (clock + 1 / (10 - p) ^ 2)
+    finish[p] = tonumber(redis.call('HGET', st, 'f' .. p) or '')
+    if not finish[p] then
+      -- Kept at once: a lane that is not served now would else start anew at the next pop, and never have its turn.
+      finish[p] = clock + 1 / (10 - p) ^ 2
+      redis.call('HSET', st, 'f' .. p, string.format('%.17g', finish[p]))
+    end
   else
     redis.call('HDEL', st, 'f' .. p)
   end
@@ -30,7 +35,7 @@ while want > 0 and active > 0 do
   finish[best] = finish[best] + n * stride
   want = want - n
   due[best] = due[best] - n
-  redis.call('HSET', st, 'v', string.format('%.4f', clock), 'f' .. best, string.format('%.4f', finish[best]))
+  redis.call('HSET', st, 'v', string.format('%.17g', clock), 'f' .. best, string.format('%.17g', finish[best]))
   if due[best] == 0 then due[best], active = nil, active - 1 end
 end
 local next = ''

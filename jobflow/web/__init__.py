@@ -1,6 +1,7 @@
 """HTTP: the REST API, health and metrics."""
 
 from jobflow.web.app import build_app
+from jobflow.web.hub import Hub
 from jobflow.web.parts import Parts
 
-__all__ = ["Parts", "build_app"]
+__all__ = ["Hub", "Parts", "build_app"]

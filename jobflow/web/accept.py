@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+WAIT_MAX = 30  # seconds
+_WAIT = re.compile(rb"(?:^|[,;])\s*wait\s*=\s*(\d{1,9})\s*(?:$|[,;])", re.IGNORECASE)
 _QUALITY = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 
 
@@ -36,3 +38,12 @@ def _ranges(accept: str) -> dict[str, float]:
         qualities = [float(match[1]) for p in parameters if (match := _QUALITY.fullmatch(p))]
         ranges[media] = max(ranges.get(media, 0.0), qualities[0] if qualities else 1.0)
     return ranges
+
+
+def preferred_wait(prefer: bytes | None) -> int:
+    """Seconds that ``Prefer: wait=n`` asks for (RFC 7240, section 4.3), at most WAIT_MAX; 0 without it.
+
+    What cannot be read is ignored, as the RFC wants it.
+    """
+    found = _WAIT.search(prefer) if prefer is not None else None
+    return min(int(found[1]), WAIT_MAX) if found else 0

@@ -12,8 +12,9 @@ from litestar.routes import HTTPRoute
 from litestar.types import Message
 
 from jobflow.events import RequestFailed
-from jobflow.web import bulk, dlq, jobs, ops, queues
+from jobflow.web import bulk, dashboard, dlq, jobs, live, ops, queues
 from jobflow.web.call import Answer, Call, Visit
+from jobflow.web.dashboard.page import Pages, wants_page
 from jobflow.web.guards import Door
 from jobflow.web.openapi import Operation, describe
 from jobflow.web.parts import Parts
@@ -21,7 +22,15 @@ from jobflow.web.problems import INTERNAL, kind_of, problem
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
-ROUTES: list[HTTPRouteHandler] = [*jobs.ROUTES, *bulk.ROUTES, *dlq.ROUTES, *queues.ROUTES, *ops.ROUTES]
+ROUTES: list[HTTPRouteHandler] = [
+    *jobs.ROUTES,
+    *live.ROUTES,
+    *bulk.ROUTES,
+    *dlq.ROUTES,
+    *queues.ROUTES,
+    *ops.ROUTES,
+    *dashboard.ROUTES,
+]
 
 
 class Web(Litestar):
@@ -41,7 +50,9 @@ class Web(Litestar):
             debug=False,
         )
         self.parts = parts
-        self._door = Door(parts)
+        self.pages = self.state.pages = Pages(parts, stream=any(route.path == "/events" for route in self.routes))
+        self._door = Door(parts, self.pages.sessions)
+        self.state.hub = parts.hub
         self.state.openapi = describe(documented(self))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -59,7 +70,7 @@ class Web(Litestar):
         try:
             await self._door.check(visit, scope)
         except Exception as error:
-            await failed(error, visit)(scope, receive, send_signed)
+            await failed(error, visit, self.pages)(scope, receive, send_signed)
         else:
             await super().__call__(scope, receive, send_signed)
 
@@ -81,16 +92,16 @@ def documented(app: Litestar) -> Iterator[tuple[str, str, Operation]]:
                     yield from ((str(method), route.path_format, operation) for method in sorted(handler.http_methods))
 
 
-def failed(error: Exception, visit: Visit) -> Answer:
+def failed(error: Exception, visit: Visit, pages: Pages) -> Answer:
     """The answer to an error; one that nobody expected is a bug, which the log must have."""
     if kind_of(error) is INTERNAL:
         visit.parts.events.emit(
             RequestFailed(method=visit.method, path=visit.path, request_id=visit.request_id, error=error)
         )
-    return problem(error, visit)
+    return pages.failure(error, visit) if wants_page(visit) else problem(error, visit)
 
 
 def _answer_error(request: Request[Any, Any, Any], error: Any) -> Response[Any]:
-    answer = failed(error, request.scope["state"]["visit"])
+    answer = failed(error, request.scope["state"]["visit"], request.app.state.pages)
     headers = {name.decode(): value.decode() for name, value in answer.headers}
-    return Response(answer.body, status_code=answer.status, headers=headers, media_type=headers["content-type"])
+    return Response(answer.body, status_code=answer.status, headers=headers, media_type=headers.get("content-type"))

@@ -17,6 +17,7 @@ from typing import Any
 from jobflow.errors import Malformed
 from jobflow.web.call import Visit
 from jobflow.web.clients import client_of
+from jobflow.web.dashboard.session import Sessions, is_page
 from jobflow.web.limits import RateLimiter
 from jobflow.web.parts import Parts
 from jobflow.web.problems import Refused
@@ -45,9 +46,10 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d*)?")
 class Door:
     """Lets requests in, one ``Visit`` each."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, sessions: Sessions) -> None:
         settings = parts.settings
         self._parts = parts
+        self._sessions = sessions
         self._token = settings.admin_token.encode()
         self._networks = settings.proxy_networks
         self._ours = lru_cache(256)(lambda host: _is_ours(host, settings.allowed_hosts))
@@ -80,9 +82,9 @@ class Door:
                 )
             if visit.method not in SAFE_METHODS and headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
                 raise Refused(403, "A page of another site may not change anything here.")
-            if self._token:
+            if self._token and not self._sessions.admits(visit):
                 _check_token(headers.get(b"authorization", b""), self._token)
-        if visit.method == "POST":
+        if visit.method == "POST" and not is_page(visit.path):
             client = scope["client"]
             verdict = await self.limiter.check(
                 client_of(client[0] if client else "", headers.get(b"x-forwarded-for"), self._networks)

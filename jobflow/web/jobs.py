@@ -15,15 +15,22 @@ from litestar.types import ASGIApp
 
 from jobflow.client import JobRequest, Submission, due_at
 from jobflow.errors import NotFound
-from jobflow.lifecycle import Job, Status
+from jobflow.lifecycle import FINAL, Job, Status
 from jobflow.listing import JobFilter
 from jobflow.web import cursor
-from jobflow.web.accept import matches, prefers
+from jobflow.web.accept import WAIT_MAX, matches, preferred_wait, prefers
 from jobflow.web.body import read_json, read_nothing
 from jobflow.web.call import Answer, Call, json_answer
 from jobflow.web.idempotency import Fingerprint, read_key
-from jobflow.web.openapi import FILTER_PARAMETERS, KEY_HEADER, STATUS_PARAMETER, Operation
-from jobflow.web.query import Paging, no_query, read_listing
+from jobflow.web.openapi import (
+    FILTER_PARAMETERS,
+    KEY_HEADER,
+    PREFER_HEADER,
+    STATUS_PARAMETER,
+    WAIT_PARAMETER,
+    Operation,
+)
+from jobflow.web.query import Paging, Query, no_query, read_listing
 from jobflow.web.schemas import JobList, fit, submitted_job
 
 T = TypeVar("T")
@@ -38,7 +45,7 @@ REPLAYED = (b"idempotency-replayed", b"true")
         "Submit a job. Its row is committed before the answer.",
         {201: Job, 200: Job},
         body=JobRequest,
-        headers=(KEY_HEADER,),
+        headers=(KEY_HEADER, PREFER_HEADER),
         errors=(400, 409, 413, 415, 422, 503),
     ),
 )
@@ -59,8 +66,13 @@ async def submit_job(request: Call) -> ASGIApp:
     if job.id in done.existing:
         found = await request.parts.store.get_job(job.id)
         return json_answer(found, 200, location, *([REPLAYED] if done.replayed else []))
-    view = submitted_job(job, done.created_at, due_at(job, done.created_at))
-    return json_answer(view, 201, location, *([REPLAYED] if done.replayed else []))
+    more = [location, *([REPLAYED] if done.replayed else [])]
+    if seconds := preferred_wait(request.visit.headers.get(b"prefer")):
+        more.append((b"preference-applied", b"wait=%d" % seconds))
+        view = await request.parts.hub.changed(job.id, seconds, lambda now: now.status in FINAL)
+    else:
+        view = submitted_job(job, done.created_at, due_at(job, done.created_at))
+    return json_answer(view, 201, *more)
 
 
 @get(
@@ -99,22 +111,37 @@ async def job_page(request: Call, wanted: JobFilter, paging: Paging) -> Answer:
         "getJob",
         "One job with its attempts. Asked for text/html: 303 to its page.",
         {200: Job, 303: None, 304: None},
+        query=(WAIT_PARAMETER,),
         errors=(404, 410, 422, 503),
     ),
 )
 async def get_job(request: Call, job_id: FromPath[str]) -> ASGIApp:
-    """200 with a strong ETag, or 304 when If-None-Match has it."""
-    no_query(request)
+    """200 with a strong ETag, or 304 when If-None-Match has it.
+
+    ``wait``: seconds (at most 30) to wait for a change, from what If-None-Match knows or from now; the job of a final
+    state is answered at once.
+    """
+    query = Query(request.query_bytes, ("wait",))
+    seconds = query.integer("wait", 0, 0, WAIT_MAX)
+    query.finish()
     id = read_id(job_id)
     headers = request.visit.headers
     if prefers(headers.get(b"accept"), ("text/html", "application/xhtml+xml")):
         return Answer(303, b"", [(b"location", b"/dashboard/jobs/" + str(id).encode()), (b"vary", b"accept")])
-    body = msgspec.json.encode(await request.parts.store.get_job(id))
-    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    job = await request.parts.store.get_job(id)
+    known = headers.get(b"if-none-match")
+    if seconds and job.status not in FINAL and (known is None or matches(known, _etag(job))):
+        first = _etag(job)
+        job = await request.parts.hub.changed(id, seconds, lambda now: _etag(now) != first)
+    etag = _etag(job)
     common = [(b"etag", etag.encode()), (b"cache-control", b"no-cache"), (b"vary", b"accept")]
-    if matches(headers.get(b"if-none-match"), etag):
+    if matches(known, etag):
         return Answer(304, b"", common)
-    return Answer(200, body, [(b"content-type", b"application/json"), *common])
+    return Answer(200, msgspec.json.encode(job), [(b"content-type", b"application/json"), *common])
+
+
+def _etag(job: Job) -> str:
+    return f'"{hashlib.blake2b(msgspec.json.encode(job), digest_size=12).hexdigest()}"'
 
 
 @post(

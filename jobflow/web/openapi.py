@@ -16,6 +16,7 @@ import msgspec
 from jobflow import __version__
 from jobflow.lifecycle import Status
 from jobflow.registry import QUEUE_NAME, TYPE_NAME
+from jobflow.web.accept import WAIT_MAX
 from jobflow.web.problems import Problem
 from jobflow.web.query import LIMIT, LIMIT_MAX, OFFSET_MAX, TEXT_MAX
 
@@ -70,6 +71,17 @@ FILTER_PARAMETERS = (
     _parameter(
         "offset", "Jobs to skip; not together with cursor.", {"type": "integer", "minimum": 0, "maximum": OFFSET_MAX}
     ),
+)
+WAIT_PARAMETER = _parameter(
+    "wait",
+    "Seconds to wait for a change of the job.",
+    {"type": "integer", "minimum": 0, "maximum": WAIT_MAX, "default": 0},
+)
+PREFER_HEADER = _parameter(
+    "Prefer",
+    f"`wait=10` holds the answer until the job has ended, {WAIT_MAX} s at most (RFC 7240).",
+    {"type": "string"},
+    "header",
 )
 KEY_HEADER = _parameter(
     "Idempotency-Key",

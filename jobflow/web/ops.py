@@ -12,6 +12,8 @@ from jobflow.lifecycle import Status
 from jobflow.overview import Totals
 from jobflow.web.accept import prefers
 from jobflow.web.call import Answer, Call, json_answer, text_answer
+from jobflow.web.dashboard.overview import home
+from jobflow.web.dashboard.page import asks_for_html
 from jobflow.web.openapi import VERBOSE_PARAMETER, Operation
 from jobflow.web.parts import Parts
 from jobflow.web.query import no_query
@@ -34,9 +36,9 @@ GET  /openapi.json  all of this for machines
 
 @get("/", doc=Operation("index", "What this is.", {200: str}))
 async def index(request: Call) -> ASGIApp:
-    """Plain text until there is a page."""
+    """A page for browsers, plain text for everybody else."""
     no_query(request)
-    return text_answer(INDEX)
+    return await home(request) if asks_for_html(request.visit) else text_answer(INDEX)
 
 
 @route(

@@ -15,6 +15,7 @@ from jobflow.metrics import Metrics
 from jobflow.registry import Registry
 from jobflow.settings import Settings
 from jobflow.store import Store
+from jobflow.web.hub import Hub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +28,4 @@ class Parts:
     registry: Registry
     events: Events
     metrics: Metrics
+    hub: Hub

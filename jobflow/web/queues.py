@@ -10,10 +10,9 @@ from litestar import get
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
-from jobflow.registry import QUEUE_NAME
 from jobflow.errors import NotFound
 from jobflow.overview import Queue
-from jobflow.registry import JobType
+from jobflow.registry import QUEUE_NAME, JobType
 from jobflow.web.call import Call, json_answer
 from jobflow.web.openapi import Operation
 from jobflow.web.query import no_query
@@ -61,11 +60,11 @@ def _view(kind: JobType) -> TypeView:
         priority=kind.priority,
         timeout=kind.timeout,
         max_attempts=kind.max_attempts,
-        payload_schema=_schema(kind.payload_type),
+        payload_schema=schema_of(kind.payload_type),
     )
 
 
-def _schema(payload_type: Any) -> dict[str, Any]:
+def schema_of(payload_type: Any) -> dict[str, Any]:
     try:
         return msgspec.json.schema(payload_type)
     except TypeError:  # a custom class inside, which JSON Schema has no word for

@@ -1,0 +1,75 @@
+"""What an operator should look at now, from the numbers of the overview. Pure: decides, asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from jobflow.overview import Minute, Queue, Worker
+from jobflow.web.dashboard.filters import duration, number
+
+OLD = 60.0  # seconds that the oldest ready job of a queue may wait unnoticed
+SHOWN = 12  # the first ones; a page is no log
+
+
+class Notice(NamedTuple):
+    tone: str  # bad or warn
+    text: str
+    link: str
+    action: str  # what the link says
+
+
+def find_notices(
+    queues: Sequence[Queue], workers: Sequence[Worker], minutes: Sequence[Minute], *, broker_up: bool
+) -> list[Notice]:
+    """The most urgent first, ``SHOWN`` at most."""
+    found = [
+        *_of_servers(broker_up=broker_up),
+        *_of_queues(queues, served=any(_works(worker) for worker in workers)),
+        *_of_workers(workers),
+        *_of_endings(sum(minute.dead for minute in minutes)),
+    ]
+    return sorted(found, key=lambda notice: notice.tone != "bad")[:SHOWN]
+
+
+def _works(worker: Worker) -> bool:
+    return worker.state == "alive" and not worker.late and worker.concurrency > 0
+
+
+def _of_servers(*, broker_up: bool) -> Iterator[Notice]:
+    if not broker_up:
+        text = "Redis is away. Jobs are taken straight from Postgres: nothing is lost, it goes slower."
+        yield Notice("warn", text, "/readyz?verbose", "Health")
+
+
+def _of_queues(queues: Sequence[Queue], *, served: bool) -> Iterator[Notice]:
+    for queue in queues:
+        link = f"/dashboard/jobs?queue={queue.name}"
+        if queue.paused:
+            reason = f": {queue.paused_reason}" if queue.paused_reason else ""
+            yield Notice("warn", f"Queue {queue.name} is paused{reason}. {number(queue.ready)} ready.", link, "Jobs")
+        elif queue.ready and not served:
+            text = f"{number(queue.ready)} ready in {queue.name} and no living worker process."
+            yield Notice("bad", text, "/dashboard/workers", "Workers")
+        elif queue.oldest_ready_age is not None and queue.oldest_ready_age > OLD:
+            text = f"The oldest ready job of {queue.name} has waited {duration(queue.oldest_ready_age)}."
+            yield Notice("warn", text, link, "Jobs")
+
+
+def _of_workers(workers: Sequence[Worker]) -> Iterator[Notice]:
+    late = [worker for worker in workers if worker.late]
+    lost = [worker for worker in workers if worker.state == "lost"]
+    for worker in late[:3]:
+        text = f"Process {worker.pid} on {worker.host} is late with its heartbeat; its {worker.running} jobs are rescued if it stays away."
+        yield Notice("bad", text, "/dashboard/workers", "Workers")
+    if lost:
+        what = "A worker process was" if len(lost) == 1 else f"{len(lost)} worker processes were"
+        yield Notice(
+            "warn", f"{what} lost in the last day. What they ran was run again.", "/dashboard/workers", "Workers"
+        )
+
+
+def _of_endings(dead: int) -> Iterator[Notice]:
+    if dead:
+        what = "One job" if dead == 1 else f"{number(dead)} jobs"
+        yield Notice("bad", f"{what} became dead letters in the last hour.", "/dashboard/dlq", "Dead letters")

@@ -1,0 +1,47 @@
+"""``/`` and ``/dashboard``: what this is, how it goes, and what needs attention."""
+
+from __future__ import annotations
+
+from litestar import get
+from litestar.types import ASGIApp
+
+from jobflow.errors import StoreUnavailable
+from jobflow.web.call import Answer, Call
+from jobflow.web.dashboard.attention import find_notices
+from jobflow.web.dashboard.page import pages_of, show
+
+QUEUES = 100  # rows on a page
+
+
+async def home(request: Call) -> Answer:
+    """``/`` for browsers; it must also tell that Postgres is away."""
+    parts = request.parts
+    host = request.visit.headers[b"host"].decode("latin-1")  # the door has checked it
+    try:
+        state = await pages_of(request).state()
+    except StoreUnavailable:
+        state = None
+    return show(request, "home", fragment="home", state=state, engine=parts.engine, host=host)
+
+
+@get("/dashboard")
+async def overview(request: Call) -> ASGIApp:
+    state = await pages_of(request).state()
+    notices = find_notices(state.queues, state.workers, state.minutes, broker_up=request.parts.engine.broker_up)
+    return show(request, "overview", fragment="overview", state=state, notices=notices)
+
+
+@get("/dashboard/queues")
+async def queues(request: Call) -> ASGIApp:
+    state = await pages_of(request).state()
+    return show(request, "queues", fragment="queues", queues=state.queues[:QUEUES], total=len(state.queues))
+
+
+@get("/dashboard/workers")
+async def workers(request: Call) -> ASGIApp:
+    """Living processes first; the store lists 200 at most."""
+    state = await pages_of(request).state()
+    return show(request, "workers", fragment="workers", workers=state.workers)
+
+
+ROUTES = [overview, queues, workers]

@@ -1,0 +1,195 @@
+"""From a template to an answer: what every page has in common, and how errors look to a person.
+
+A page includes the fragment that it later refreshes: asked by htmx, the same URL answers the fragment alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+from urllib.parse import quote, unquote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar.exceptions import HTTPException
+
+from jobflow import __version__, errors
+from jobflow.lifecycle import Status
+from jobflow.paths import resource
+from jobflow.web.accept import prefers
+from jobflow.web.call import Answer, Call, Headers, Visit
+from jobflow.web.dashboard import charts, filters
+from jobflow.web.dashboard.session import VISITOR, Session, Sessions, cookie_of, is_page
+from jobflow.web.dashboard.shared import Shared
+from jobflow.web.dashboard.state import read_state
+from jobflow.web.dashboard.static import url_of
+from jobflow.web.parts import Parts
+from jobflow.web.problems import INTERNAL, kind_of, problem
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; object-src 'none'"
+)
+HEADERS: Headers = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+    (b"vary", b"Accept, Cookie, HX-Request, HX-Request-Type"),
+]
+SAID = "jobflow_said"  # the cookie that carries a sentence over a redirect
+SAID_MAX = 400  # characters
+THEMES = ("light", "dark")
+
+
+class Pages:
+    """Templates, sessions and what all tabs share, built once."""
+
+    def __init__(self, parts: Parts, *, stream: bool) -> None:
+        """``stream``: whether /events is there; without it pages poll."""
+        settings = parts.settings
+        self.state = Shared(lambda: read_state(parts.store))
+        self.sessions = Sessions(settings.admin_token or settings.database_url)
+        self.locked = bool(settings.admin_token)
+        self.templates = Environment(
+            loader=FileSystemLoader(resource("templates")),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self.templates.filters |= filters.FILTERS
+        self.templates.globals |= {
+            "Status": Status,
+            "asset": url_of,
+            "locked": self.locked,
+            "sparkline": charts.sparkline,
+            "stream": stream,
+            "version": __version__,
+        }
+
+    def render(self, visit: Visit, name: str, status: int = 200, *, fragment: str = "", **context: Any) -> Answer:
+        """A page, or only its fragment when a part of a page is asked for.
+
+        name: of the file in templates/; fragment: of the file in templates/partials/ that it includes.
+        """
+        session, headers = self.session(visit)
+        # An error keeps it for the next page (and has room for one cookie only).
+        said = unquote(cookie_of(visit, SAID))[:SAID_MAX] if status < 400 else ""
+        if said:
+            headers.append((b"set-cookie", f"{SAID}=; Path=/; Max-Age=0".encode()))
+        theme = cookie_of(visit, "jobflow_theme")
+        partial = bool(fragment) and wants_part(visit)
+        template = self.templates.get_template(f"partials/{fragment}.html" if partial else f"{name}.html")
+        text = template.render(
+            csrf=self.sessions.form_token(session),
+            signed_in=session.signed_in,
+            theme=theme if theme in THEMES else "",
+            path=visit.path,
+            said=said,
+            **context,
+        )
+        if partial and said:
+            text += self.templates.get_template("partials/said.html").render(said=said)
+        body = text.encode()
+        if partial:
+            tag = hashlib.blake2b(body, digest_size=9).hexdigest().encode()
+            headers.append((b"hx-ptag", tag))
+            if visit.headers.get(b"hx-ptag") == tag:
+                return Answer(304, b"", [*HEADERS[1:], *headers])
+        return Answer(status, body, [*HEADERS, *headers])
+
+    def session(self, visit: Visit) -> tuple[Session, Headers]:
+        """The session of a browser, and the cookie it needs when it is new."""
+        if found := self.sessions.find(visit):
+            return found, []
+        made = self.sessions.make(VISITOR)
+        return made, [self.sessions.set_cookie(made, visit)]
+
+    def failure(self, error: Exception, visit: Visit) -> Answer:
+        """An error as a page, or as a notice on the page that htmx refreshes."""
+        kind = kind_of(error)
+        if kind.status == 401:
+            return leave(visit, f"/login?next={quote(visit.path)}" if visit.method == "GET" else "/login")
+        headers = [pair for pair in problem(error, visit).headers if pair[0] not in (b"content-type", b"cache-control")]
+        if b"hx-request" in visit.headers:
+            headers += [(b"hx-retarget", b"#notice"), (b"hx-reswap", b"innerHTML")]
+        answer = self.render(
+            visit,
+            "error",
+            kind.status,
+            fragment="failure",
+            title=kind.title,
+            code=kind.status,
+            detail=_sentence(error, kind.status, visit),
+            faults=error.faults if isinstance(error, errors.Invalid) else (),
+            what_to_do=WHAT_TO_DO.get(kind.status, ""),
+            request_id=visit.request_id,
+        )
+        answer.headers = [*answer.headers, *headers]
+        return answer
+
+
+WHAT_TO_DO = {
+    403: "Load the page again and repeat what you did.",
+    404: "Look for it in the list of jobs: it may have been deleted.",
+    409: "Load the page again to see how it is now.",
+    410: "Raise JOBFLOW_RETENTION_COMPLETED to keep jobs longer.",
+    422: "Go back and change what is named above.",
+    500: "This is a bug of ours. The log has it under the request id below.",
+    503: "Nothing is lost: accepted jobs are in Postgres. This page tries again by itself.",
+}
+
+
+def _sentence(error: Exception, status: int, visit: Visit) -> str:
+    if kind_of(error) is INTERNAL:
+        return "Something went wrong while this page was made."
+    if isinstance(error, HTTPException):
+        return f"{visit.method} is not possible here." if status == 405 else "There is no such page."
+    return str(error)
+
+
+def show(request: Call, name: str, status: int = 200, *, fragment: str = "", **context: Any) -> Answer:
+    """Render a page for a route handler."""
+    return pages_of(request).render(request.visit, name, status, fragment=fragment, **context)
+
+
+def pages_of(request: Call) -> Pages:
+    pages: Pages = request.app.state.pages
+    return pages
+
+
+def see(url: str, said: str = "", *extra: tuple[bytes, bytes]) -> Answer:
+    """303 to a page that shows the sentence ``said``; htmx follows it, too, and gets that page's fragment."""
+    headers: Headers = [(b"location", url.encode("latin-1")), (b"cache-control", b"no-store"), *extra]
+    if said:
+        cookie = f"{SAID}={quote(said[:SAID_MAX])}; Path=/; Max-Age=20; HttpOnly; SameSite=Lax"
+        headers.append((b"set-cookie", cookie.encode()))
+    return Answer(303, b"", headers)
+
+
+def leave(visit: Visit, url: str, said: str = "") -> Answer:
+    """303 to another page as a whole, also when htmx asked for a part of this one."""
+    answer = see(url, said)
+    if b"hx-request" in visit.headers:
+        answer.status = 200
+        answer.headers = [(b"hx-redirect", url.encode("latin-1")), *answer.headers[1:]]
+    return answer
+
+
+def wants_part(visit: Visit) -> bool:
+    return (
+        b"hx-request" in visit.headers
+        and visit.headers.get(b"hx-request-type") != b"full"
+        and b"hx-history-restore-request" not in visit.headers
+    )
+
+
+def wants_page(visit: Visit) -> bool:
+    """Whether an error should be a page: a browser asks, for one of the dashboard's paths."""
+    return is_page(visit.path) and asks_for_html(visit)
+
+
+def asks_for_html(visit: Visit) -> bool:
+    return prefers(visit.headers.get(b"accept"), ("text/html", "application/xhtml+xml"))

@@ -1,0 +1,184 @@
+"""What all pages have in common: headers, fragments, escaping, and errors that say what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from litestar import Litestar
+from litestar.routes import HTTPRoute
+
+from jobflow.errors import StoreUnavailable
+from jobflow.pool import Connection
+from tests.support.pages import BROWSER, visit
+from tests.support.rows import add_job
+from tests.web.dashboard.conftest import EVIL
+from tests.web.stubs import Stage
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; object-src 'none'"
+)
+PART = {"hx-request": "true", "hx-request-type": "partial"}
+
+
+def pages(app: Litestar, id: UUID) -> Iterator[str]:
+    """The path of every page there is."""
+    yield "/"
+    for route in app.routes:
+        if isinstance(route, HTTPRoute) and route.path.startswith(("/dashboard", "/login")) and "GET" in route.methods:
+            yield route.path_format.replace("{job_id}", str(id)).replace("{part}", "payload")
+
+
+def check_headers(answer: httpx.Response) -> None:
+    assert answer.headers["content-security-policy"] == POLICY
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    if answer.headers["content-type"].startswith("text/html"):
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "same-origin"
+        assert {"HX-Request", "HX-Request-Type", "Accept", "Cookie"} <= set(answer.headers["vary"].split(", "))
+
+
+async def test_every_page_is_whole_and_guarded(app: Litestar, http: httpx.AsyncClient, database: Connection) -> None:
+    id = await add_job(database, "dead_letter")
+    paths = list(pages(app, id))
+    assert len(paths) >= 10
+    for path in paths:
+        page = await visit(http, path)
+        assert page.status == 200, path
+        check_headers(page.answer)
+        assert len(page.answer.content) < 60_000
+        if not path.endswith("/payload"):
+            assert page.tags.count("h1") == 1, path
+            assert page.tags.count("main") == 1
+            assert "<title>" in page.answer.text
+
+
+async def test_no_page_needs_what_the_policy_forbids(app: Litestar, http: httpx.AsyncClient, evil: list[UUID]) -> None:
+    for path in [*pages(app, evil[0]), "/dashboard/nothing", "/dashboard/jobs?limit=x"]:
+        if path.endswith("/payload"):
+            continue  # plain JSON
+        page = await visit(http, path)
+        text = page.answer.text
+        assert "style" not in page.attributes, path
+        assert not [name for name in page.attributes if name.startswith(("on", "hx-on"))], path
+        assert "<style" not in text
+        assert "js:" not in text.replace("app.js", "")
+        assert all(re.search(r'src="/static/', tag) for tag in re.findall(r"<script[^>]*>", text)), path
+
+
+async def test_nothing_that_people_write_becomes_markup(
+    app: Litestar, http: httpx.AsyncClient, evil: list[UUID]
+) -> None:
+    seen = 0
+    paths = [path for id in evil for path in pages(app, id)]
+    paths += ["/dashboard/create?type=%3Cscript%3Eboom()&payload=%3Cscript%3Eboom()&tags=%22%3E%3Cb%3E"]
+    paths += ["/dashboard/jobs?error=%3Cscript%3Eboom()%3C/script%3E", "/dashboard/jobs?limit=%3Cscript%3Eboom()"]
+    paths += [
+        "/dashboard/jobs?payload.%3Cscript%3E=%3Cscript%3E",
+        "/login?next=%22%3E%3Cscript%3E",
+        "/dashboard/%3Cscript%3E",
+    ]
+    for path in paths:
+        for headers in ({}, PART):
+            page = await visit(http, path, **headers)
+            if not page.answer.headers["content-type"].startswith("text/html"):
+                continue
+            seen += page.text.count("boom()")
+            assert "<script>" not in page.answer.text, path
+            assert "<img" not in page.answer.text
+            assert "<b hx" not in page.answer.text
+            assert "49" not in re.sub(
+                r"[\da-f-]{30,}|\d\d:\d\d:\d\d|v=\w+|value=\"[\w.-]+\"|…\w+", "", page.answer.text
+            )
+            assert "/evil" not in [link for link in page.links if "?" not in link]
+    assert seen > 20, "the evil texts were not shown at all"
+    assert EVIL.startswith("<script>")
+
+
+async def test_htmx_gets_the_fragment_alone_and_304_when_nothing_changed(
+    http: httpx.AsyncClient, database: Connection
+) -> None:
+    await add_job(database, "dead_letter")
+    await http.get("/dashboard/dlq", headers=BROWSER)  # for the cookie: the form token depends on it
+    for path in ("/dashboard/dlq", "/dashboard/queues"):
+        part = await http.get(path, headers=BROWSER | PART)
+        assert part.status_code == 200
+        assert "<html" not in part.text
+        assert part.headers["hx-ptag"]
+        check_headers(part)
+
+        again = await http.get(path, headers=BROWSER | PART | {"hx-ptag": part.headers["hx-ptag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        other = await http.get(path, headers=BROWSER | PART | {"hx-ptag": "older"})
+        assert other.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"hx-request": "true", "hx-request-type": "full"}, PART | {"hx-history-restore-request": "true"}]
+)
+async def test_everybody_else_gets_the_page(http: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    assert "<html" in (await http.get("/dashboard", headers=BROWSER | headers)).text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/dashboard/nothing", 404), (f"/dashboard/jobs/{uuid4()}", 404), ("/dashboard/jobs/x", 404),
+        ("/dashboard/jobs?limit=9999", 422), ("/dashboard/jobs?cursor=x", 400), ("/dashboard/jobs?nonsense=1", 422),
+        ("/dashboard/jobs?queue=%00", 422), ("/dashboard/dlq?status=x", 422), ("/dashboard/jobs?type=%ff", 400),
+    ],
+)  # fmt: skip
+async def test_errors_are_pages_for_people_and_notices_for_htmx(
+    http: httpx.AsyncClient, path: str, status: int
+) -> None:
+    page = await visit(http, path)
+    assert page.status == status
+    assert "h1" in page.tags
+    assert page.answer.headers["x-request-id"] in page.text
+    check_headers(page.answer)
+
+    part = await visit(http, path, **PART)
+    assert part.status == status
+    assert part.answer.headers["hx-retarget"] == "#notice"
+    assert "<html" not in part.answer.text
+
+    machine = await http.get(path, headers={"accept": "*/*"})
+    assert machine.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_wrong_method_and_a_foreign_host_are_pages_too() -> None:
+    stage = Stage()
+    wrong = await stage.request("DELETE", "/dashboard/jobs", headers=BROWSER)
+    assert wrong.status_code == 405
+    assert wrong.headers["allow"]
+    foreign = await stage.request("GET", "/dashboard", headers=BROWSER | {"host": "evil.example"})
+    assert foreign.status_code == 421
+    for answer in (wrong, foreign):
+        check_headers(answer)
+
+
+async def test_while_postgres_is_away_pages_say_so() -> None:
+    away = StoreUnavailable("Postgres is away.")
+    stage = Stage(store_queues=away, store_totals=away, store_get_job=away, store_list_jobs=away)
+    for path in ("/dashboard", "/dashboard/jobs", "/dashboard/queues", f"/dashboard/jobs/{uuid4()}"):
+        answer = await stage.request("GET", path, headers=BROWSER)
+        assert answer.status_code == 503
+        assert "Postgres is away." in answer.text
+        assert answer.headers["retry-after"]
+        assert "data-reload" in answer.text
+        check_headers(answer)
+    assert stage.emitted == []
+
+
+async def test_a_bug_is_told_without_its_secrets() -> None:
+    stage = Stage(store_queues=ZeroDivisionError("a secret"))
+    answer = await stage.request("GET", "/dashboard", headers=BROWSER)
+    assert answer.status_code == 500
+    assert "a secret" not in answer.text
+    assert answer.headers["x-request-id"] in answer.text
+    assert len(stage.emitted) == 1
