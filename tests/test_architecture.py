@@ -120,7 +120,7 @@ WITHOUT_FILE = {
         *("totals", "queues", "queue", "workers"),  # several statements in one snapshot
         "ping",
     },
-    "Broker": {"wakes", "check", "close"},  # Redis' own commands
+    "Broker": {"wakes", "hint", "hints", "check", "close"},  # Redis' own commands
 }
 
 

@@ -64,10 +64,8 @@ class Engine:
         self.state: State = "starting"
         self._settings, self._registry, self._events = settings, registry, events
         self._store, self._client = store, client
-        self._health = Health(events)
-        self._lease = Lease(settings.lease)
-        self._agenda = Agenda()
-        self._pulse = Pulse()
+        self._health, self._lease = Health(events), Lease(settings.lease)
+        self._agenda, self._pulse = Agenda(), Pulse()
         self._slots = slots = Slots(settings.worker_concurrency, self._agenda.wake)
         self._endings = endings = Endings(slots)
         self._heartbeat = Heartbeat(
@@ -76,9 +74,7 @@ class Engine:
             running=lambda: len(slots.runs), seen=self._seen, failed=self._health.store_failed,
         )  # fmt: skip
         shared: dict[str, Any] = {"store": store, "events": events}
-        self._scheduler = Scheduler(
-            **shared, broker=broker, lease=self._lease, agenda=self._agenda, health=self._health
-        )
+        self._scheduler = Scheduler(**shared, broker=broker, lease=self._lease, agenda=self._agenda, health=self._health)
         self._fetchers = [
             Fetcher(
                 f"fetcher-{n}", store=store, broker=broker, lease=self._lease, slots=slots, agenda=self._agenda,
@@ -91,13 +87,7 @@ class Engine:
         ]
         self._pruner = Pruner(**shared, retention=_retention(settings))
         self.hints = Hints(broker=broker, health=self._health, events=events)
-        self._listeners = [
-            Listener(name, source, heard=heard, subscribed=subscribed, health=self._health, pulse=self._pulse)
-            for name, source, heard, subscribed in (
-                ("wake-listener", broker.wakes, self._agenda.notice, self._agenda.notice_all),
-                ("hint-listener", broker.hints, self.hints.hear, self.hints.resume),
-            )
-        ]
+        self._listeners = self._listen(broker)
         self._upkeep: list[Part] = [
             self._scheduler,
             *self._listeners,
@@ -116,6 +106,15 @@ class Engine:
         self._suspects: set[Key] = set()
         self._handled: tuple[float, set[str]] = (0.0, set())
         self._hurried = asyncio.Event()
+
+    def _listen(self, broker: Broker) -> list[Listener]:
+        return [
+            Listener(name, source, heard=heard, subscribed=subscribed, health=self._health, pulse=self._pulse)
+            for name, source, heard, subscribed in (
+                ("wake-listener", broker.wakes, self._agenda.notice, self._agenda.notice_all),
+                ("hint-listener", broker.hints, self.hints.hear, self.hints.resume),
+            )
+        ]
 
     # ---- what others may ask ----------------------------------------------------------------------------------------
 
