@@ -31,12 +31,13 @@ class Batcher(Generic[Item, Outcome]):
         try:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
-                outcomes: Sequence[Outcome | Exception]
+                settled: list[tuple[tuple[Item, asyncio.Future[Outcome]], Outcome | Exception]]
                 try:
-                    outcomes = await self._flush([item for item, _ in batch])
+                    # Too few or too many outcomes are a bug of flush; nobody may wait for ever for it.
+                    settled = list(zip(batch, await self._flush([item for item, _ in batch]), strict=True))
                 except Exception as error:
-                    outcomes = [error] * len(batch)
-                for (_, future), outcome in zip(batch, outcomes, strict=True):
+                    settled = [(entry, error) for entry in batch]
+                for (_, future), outcome in settled:
                     if future.done():
                         continue  # its caller went away
                     if isinstance(outcome, Exception):

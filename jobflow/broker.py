@@ -26,6 +26,7 @@ HINT_CHANNEL = "jf:hint"
 SUBSCRIBED = ""  # no queue has this name
 TIMEOUT = 3.0  # seconds for any answer
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST = 2**53 - 1  # the last microsecond that a score holds exactly, and that has the 16 digits the scripts cut by
 
 
 def lane_key(queue: str, priority: int) -> str:
@@ -41,8 +42,8 @@ def window_key(client: str) -> str:
 
 
 def micros(moment: datetime) -> int:
-    """Whole microseconds since 1970, without a float on the way."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    """Whole microseconds since 1970, without a float on the way; what is later than the year 2255 counts as LAST."""
+    return min((moment - EPOCH) // timedelta(microseconds=1), LAST)
 
 
 def moment(micros: int) -> datetime:

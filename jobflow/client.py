@@ -16,8 +16,8 @@ from msgspec import Meta
 from uuid_utils.compat import uuid7
 
 from jobflow.broker import Broker, Entry
-from jobflow.errors import BrokerUnavailable, Conflict, Fault, Invalid
-from jobflow.events import Events, JobMoved, JobsEnqueued
+from jobflow.errors import BrokerUnavailable, Conflict, Fault, Invalid, JobflowError
+from jobflow.events import Events, JobMoved, JobsEnqueued, Warned
 from jobflow.intake import Intake, Submission, Submitted
 from jobflow.lifecycle import MOVES, Cause, Job, NewJob, Status, refusal
 from jobflow.payloads import check
@@ -222,14 +222,24 @@ class Client:
 
     async def _retry_chunks(self, ids: Sequence[UUID]) -> None:
         for start in range(0, len(ids), RETRY_CHUNK):
-            await self._retry(ids[start : start + RETRY_CHUNK])
+            await self._redrive(ids[start : start + RETRY_CHUNK])
 
     async def _retry_matching(self, chosen: JobFilter) -> None:
         """From the newest id downwards, once: a job that fails again meanwhile is not retried for ever."""
         before = None
-        while ids := await self._store.list_ids(chosen, RETRY_CHUNK, before):
+        try:
+            while ids := await self._store.list_ids(chosen, RETRY_CHUNK, before):
+                await self._redrive(ids)
+                before = ids[-1]
+        except JobflowError as error:
+            self._events.emit(Warned(f"A retry of dead letters ended before all were retried: {error} Ask for it again."))
+
+    async def _redrive(self, ids: Sequence[UUID]) -> None:
+        """What cannot be retried now must not keep the rest from it, and is said: nobody waits for an answer."""
+        try:
             await self._retry(ids)
-            before = ids[-1]
+        except JobflowError as error:
+            self._events.emit(Warned(f"{len(ids)} dead letters were not retried: {error} Ask for it again."))
 
     async def _retry(self, ids: Sequence[UUID]) -> tuple[list[UUID], dict[UUID, Conflict]]:
         rows, refused = await self._intake.revive(ids)

@@ -12,7 +12,7 @@ from litestar.routes import HTTPRoute
 from litestar.types import Message
 
 from jobflow.events import RequestFailed
-from jobflow.web import bulk, dashboard, dlq, jobs, live, ops, queues
+from jobflow.web import bulk, dashboard, dlq, docs, jobs, live, ops, queues
 from jobflow.web.call import Answer, Call, Visit
 from jobflow.web.dashboard.page import Pages, wants_page
 from jobflow.web.guards import Door
@@ -29,6 +29,7 @@ ROUTES: list[HTTPRouteHandler] = [
     *dlq.ROUTES,
     *queues.ROUTES,
     *ops.ROUTES,
+    *docs.ROUTES,
     *dashboard.ROUTES,
 ]
 

@@ -73,7 +73,9 @@ async def check(database: Connection, acknowledged: Collection[UUID]) -> None:
     twice = "SELECT id FROM oracle WHERE before = 'processing' AND after = 'completed' GROUP BY id HAVING count(*) > 1"
     assert await database.fetch(twice) == []
     assert await database.fetch("SELECT id FROM oracle WHERE epoch_after < epoch_before") == []
-    assert await database.fetch("SELECT id FROM oracle WHERE after = 'processing' AND epoch_after <= epoch_before") == []
+    assert (
+        await database.fetch("SELECT id FROM oracle WHERE after = 'processing' AND epoch_after <= epoch_before") == []
+    )
     # The same token twice would let a late ending pass for another run.
     reissued = "SELECT id FROM oracle WHERE before <> after AND after = 'processing' GROUP BY id, epoch_after HAVING count(*) > 1"
     assert await database.fetch(reissued) == []

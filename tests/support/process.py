@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
 import os
 import shutil
@@ -33,6 +34,12 @@ SERVE = "from jobflow.cli import main; main(['serve'])"
 numbers = itertools.count(1)
 
 
+def _end_with_us() -> None:
+    """A test run that is killed must not leave processes behind."""
+    with suppress(OSError, AttributeError):  # Linux only
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Process:
     """``jobflow serve`` on a port of its own.
 
@@ -60,7 +67,12 @@ class Process:
         command = ["-c", f"{before}\n{SERVE}"] if before else ["-m", "jobflow", "serve"]
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *command], cwd=folder, env=environ, stdout=output, stderr=output
+                [sys.executable, *command],
+                cwd=folder,
+                env=environ,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_end_with_us,
             )
 
     # ---- what it says -----------------------------------------------------------------------------------------------
@@ -129,6 +141,7 @@ class Processes:
 
     def end(self) -> None:
         for process in self._all:
+            print(process.output, process.said()[-20_000:], sep="\n")  # noqa: T201  (shown when the test fails)
             if process.process.poll() is None:
                 process.kill()
 

@@ -88,6 +88,7 @@ async def add_job(connection: Connection, status: str = "pending", **columns: An
         table = "jobs"
         values |= {"status": status, "updated_at": now}
     values |= columns
+    await connection.execute("INSERT INTO queues (name) VALUES ($1) ON CONFLICT DO NOTHING", values["queue"])
     places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
     await connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", *values.values())
     await connection.execute(
