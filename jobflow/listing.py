@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +27,7 @@ from jobflow.tables import jobs, jobs_done
 EXACT = 10_000  # totals are exact up to here
 SEARCHED = 100_000  # newest rows that a text or payload filter looks at
 TIMEOUT_MS = 2_000
-CLOCKS = timedelta(hours=1)  # by which hosts' clocks may differ
+CLOCKS = 3600.0  # seconds by which hosts' clocks may differ
 
 _SHARED = (
     "id type queue priority payload attempt max_attempts run_at timeout expires_at unique_key tags error_type "
@@ -174,17 +174,18 @@ def _matching(table: Table, wanted: JobFilter, columns: list[Any], before: UUID 
     # The bounds on the id, which has an index and names the partitions, are a little wider than those on the time: the id
     # was made by another clock.
     if wanted.created_after is not None:
-        found = found.where(c.created_at >= wanted.created_after, c.id >= _id_at(wanted.created_after - CLOCKS))
+        found = found.where(c.created_at >= wanted.created_after, c.id >= _id_at(wanted.created_after, -CLOCKS))
     if wanted.created_before is not None:
-        found = found.where(c.created_at < wanted.created_before, c.id < _id_at(wanted.created_before + CLOCKS))
+        found = found.where(c.created_at < wanted.created_before, c.id < _id_at(wanted.created_before, CLOCKS))
     if before is not None:
         found = found.where(c.id < before)
     return _searched(table, wanted, found) if wanted.searches else found
 
 
-def _id_at(moment: datetime) -> UUID:
-    """The lowest UUIDv7 of a moment."""
-    return UUID(int=min(max(int(moment.timestamp() * 1000), 0), 2**48 - 1) << 80)
+def _id_at(moment: datetime, offset: float) -> UUID:
+    """The lowest UUIDv7 of a moment, ``offset`` seconds later."""
+    millis = int((moment.timestamp() + offset) * 1000)
+    return UUID(int=min(max(millis, 0), 2**48 - 1) << 80)
 
 
 def _searched(table: Table, wanted: JobFilter, found: Select[Any]) -> Select[Any]:

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from jobflow import listing
 from jobflow.errors import Invalid
@@ -18,7 +17,7 @@ from jobflow.lifecycle import Status
 from jobflow.listing import JobFilter
 from jobflow.pool import Connection
 from jobflow.store import Store
-from tests.support.rows import add_job, ago
+from tests.support.rows import add_job, ago, id_of
 
 T0 = ago(10_000)
 PAYLOADS: list[Any] = [
@@ -43,7 +42,7 @@ async def populate(database: Connection, count: int = 90) -> dict[UUID, dict[str
         status = list(Status)[n % len(Status)].value
         error_type, message = rng.choice(ERRORS)
         columns: dict[str, Any] = {
-            "id": uuid7(),
+            "id": id_of(T0 + timedelta(seconds=n)),
             "type": rng.choice(["a", "b"]),
             "queue": rng.choice(["x", "y"]),
             "tags": rng.choice([[], ["red"], ["red", "b'lue"], ["{NULL}"]]),

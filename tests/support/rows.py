@@ -27,6 +27,12 @@ def id_of_day(day: int, number: int = 0) -> UUID:
     return UUID(int=(((day * DAY_MS) + 1_000 + number) << 80) | (7 << 76) | (2 << 62) | number)
 
 
+def id_of(created_at: datetime) -> UUID:
+    """A UUIDv7 made at that time."""
+    millis = int(created_at.timestamp() * 1000)
+    return UUID(int=(millis << 80) | (uuid7().int & ((1 << 80) - 1)))
+
+
 def new_job(**changes: Any) -> NewJob:
     values: dict[str, Any] = {
         "id": uuid7(),
@@ -62,7 +68,7 @@ async def add_job(connection: Connection, status: str = "pending", **columns: An
     """A job in any state, completed ones in jobs_done. ``columns``: what differs from an ordinary one."""
     now = datetime.now(UTC)
     values: dict[str, Any] = {
-        "id": uuid7(),
+        "id": id_of(columns["created_at"]) if "created_at" in columns else uuid7(),
         "owner": 0,
         "queue": "default",
         "type": "noop",

@@ -17,7 +17,6 @@ from jobflow.web.docs.words import ERRORS, MEANINGS, NOTES, PARAMETERS, SPECIAL_
 PATTERNS = {TYPE_NAME: "1 to 128 of A-Z a-z 0-9 . _ : -", QUEUE_NAME: "1 to 64 of a-z 0-9 _ -"}
 FORMATS = {"date-time": "time", "uuid": "UUID"}
 ALSO = Subject("more", "More", "", ())
-NO_TOKEN = "No token"  # noqa: S105  (words)
 Tree = Mapping[str, Any]
 
 
@@ -90,10 +89,7 @@ def read(document: bytes) -> Reference:
     tree = msgspec.json.decode(document)
     schemas: Tree = tree["components"]["schemas"]
     found = {endpoint.id: endpoint for endpoint in _endpoints(tree["paths"], schemas)}
-    sections = [
-        Section(subject, [found.pop(id) for id in subject.operations if id in found])
-        for subject in SUBJECTS
-    ]
+    sections = [Section(subject, [found.pop(id) for id in subject.operations if id in found]) for subject in SUBJECTS]
     if found:
         sections.append(Section(ALSO, list(found.values())))
     bodies = {endpoint.body for section in sections for endpoint in section.endpoints}
@@ -207,14 +203,20 @@ def kind_of(schema: Tree) -> Kind:
         item = kind_of(schema["items"])
         each = f"each {item.bounds}" if item.bounds else ""
         return Kind(f"list of {item.text}", ", ".join(filter(None, [_bounds(schema), each])), item.model)
-    text = FORMATS.get(schema.get("format", ""), {"string": "text"}.get(schema.get("type", ""), schema.get("type", "any")))
+    text = FORMATS.get(
+        schema.get("format", ""), {"string": "text"}.get(schema.get("type", ""), schema.get("type", "any"))
+    )
     return Kind(text, _bounds(schema))
 
 
 def _bounds(schema: Tree) -> str:
     if pattern := schema.get("pattern"):
         return PATTERNS.get(pattern, pattern)
-    for low, high, unit in (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " of them")):
+    for low, high, unit in (
+        ("minimum", "maximum", ""),
+        ("minLength", "maxLength", " characters"),
+        ("minItems", "maxItems", " of them"),
+    ):
         if high in schema:
             span = f"{schema[low]:,} to {schema[high]:,}" if schema.get(low) is not None else f"up to {schema[high]:,}"
             return span + unit

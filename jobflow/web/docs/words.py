@@ -126,10 +126,16 @@ SPECIAL_ERRORS: Mapping[tuple[str, int], str] = {
     ("submitJob", 409): f"A live job holds this `unique_key`: choose another, or say `on_conflict`; {_KEYS}",
     ("submitJob", 422): "A member does not fit: `errors` names each; or this `Idempotency-Key` came with another body.",
     ("submitJobs", 409): f"A live job holds a `unique_key`: choose another, or say `on_conflict`; {_KEYS}",
-    ("submitJobs", 422): "A job does not fit: `errors` names each place; or this `Idempotency-Key` came with another body.",
+    (
+        "submitJobs",
+        422,
+    ): "A job does not fit: `errors` names each place; or this `Idempotency-Key` came with another body.",
     ("listJobs", 400): "The cursor is of another list: begin again without it.",
     ("listDeadJobs", 400): "The cursor is of another list: begin again without it.",
-    ("retryJob", 409): "Not from its status (a completed job: submit it again), or another live job has its `unique_key`.",
+    (
+        "retryJob",
+        409,
+    ): "Not from its status (a completed job: submit it again), or another live job has its `unique_key`.",
     ("livez", 503): "Restart the process.",
     ("readyz", 503): "Send requests elsewhere until it is 200: it starts, drains, or Postgres is away.",
 }
