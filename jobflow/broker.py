@@ -96,9 +96,10 @@ class Broker:
         self._scripts = {name: self._redis.register_script(text) for name, text in LUA.items()}
         self._keys: dict[str, list[str]] = {}
 
-    async def push(self, queue: str, entries: Iterable[Entry]) -> Pushed:
+    async def push(self, queue: str, entries: Iterable[Entry], *, fresh: bool = True) -> Pushed:
+        """Make jobs known. ``fresh``: just committed, not read a while ago; only then they replace what is known."""
         jobs = b"".join([b"%d%016d%b" % (priority, micros(run_at), id.bytes) for priority, run_at, id in entries])
-        added, *cold = await self._run("push", self._lanes(queue), [self.lane_size, WAKE_CHANNEL, queue, jobs])
+        added, *cold = await self._run("push", self._lanes(queue), [self.lane_size, WAKE_CHANNEL, queue, int(fresh), jobs])
         return Pushed(added, cold)
 
     async def fill(self, queue: str, priority: int, seen: str, full: bool, rows: Sequence[Entry]) -> bool:

@@ -95,6 +95,7 @@ TESTED_IN = {
     "engine/__init__.py": "engine/test_engine.py",  # re-exports
     "web/__init__.py": "web/test_app.py",  # re-exports
     "web/dashboard/__init__.py": "web/dashboard/test_page.py",  # collects the routes
+    "web/docs/__init__.py": "web/docs/test_page.py",  # re-exports
 }
 TESTED_TOGETHER = {
     "embedded": "test_embedded.py"

@@ -88,8 +88,10 @@ async def test_an_open_lane_takes_all_and_each_id_once(broker: Broker, raw: Any)
     some = entries(3)
     assert await broker.push(Q, some) == (3, [])
     moved = [Entry(5, at(5), entry.id) for entry in some]
-    assert await broker.push(Q, moved) == (0, [])  # the place it has is kept
+    assert await broker.push(Q, moved, fresh=False) == (0, [])  # read a while ago: the place it has is newer
     assert {entry.id: micros(entry.run_at) for entry in some} == await lane_of(raw, 5)
+    assert await broker.push(Q, moved) == (3, [])  # just committed
+    assert {entry.id: micros(entry.run_at) for entry in moved} == await lane_of(raw, 5)
     sooner = Entry(5, at(-5000), some[2].id)
     assert await broker.push(Q, [sooner]) == (1, [])  # a retry by a person
     assert (await broker.pop(Q, NOW, 1)).ids == [some[2].id]
@@ -516,12 +518,12 @@ async def test_several_are_let_through_as_far_as_there_is_room(broker: Broker) -
 
 
 async def test_two_in_one_microsecond_are_two(raw: Any) -> None:
-    async with raw.pipeline(transaction=True) as together:  # their clock stands still
+    async with raw.pipeline(transaction=True) as together:  # the clock of newer servers stands still meanwhile
         for nonce in ("a", "b"):
             together.eval(LUA["take"], 1, window_key("c"), 1, 5, 60_000_000, nonce)
         assert [answer[:2] for answer in await together.execute()] == [[1, 4], [1, 3]]
     members = await raw.zrange(window_key("c"), 0, -1, withscores=True)
-    assert (len(members), len({score for _, score in members})) == (2, 1)
+    assert len(members) == 2
 
 
 async def test_the_window_slides(broker: Broker) -> None:

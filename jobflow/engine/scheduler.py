@@ -116,7 +116,7 @@ class Scheduler:
     async def _push(self, queue: str, rows: list[Entry]) -> int:
         added = 0
         for start in range(0, len(rows), SWEEP_PAGE):
-            pushed = await self._broker.push(queue, rows[start : start + SWEEP_PAGE])
+            pushed = await self._broker.push(queue, rows[start : start + SWEEP_PAGE], fresh=False)
             self._health.broker_answered()
             if pushed.cold:
                 self.fill(queue, dict.fromkeys(pushed.cold, ""))

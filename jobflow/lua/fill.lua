@@ -11,7 +11,7 @@ end
 redis.call('HDEL', KEYS[2], 'l' .. p)
 local rows = ARGV[5]
 for i = 1, #rows, 32 do
-  redis.call('ZADD', KEYS[1], 'LT', string.sub(rows, i, i + 15), string.sub(rows, i + 16, i + 31))
+  redis.call('ZADD', KEYS[1], 'NX', string.sub(rows, i, i + 15), string.sub(rows, i + 16, i + 31))
 end
 redis.call('HSET', KEYS[2], p, full and tail(string.sub(rows, -32, -17), string.sub(rows, -16)) or '+')
 local excess = redis.call('ZCARD', KEYS[1]) - cap

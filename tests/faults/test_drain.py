@@ -11,6 +11,7 @@ import pytest
 from jobflow.pool import Connection
 from tests.faults.conftest import Load
 from tests.support.process import Processes
+from tests.support.waiting import until
 
 
 async def test_running_jobs_finish_while_http_still_answers(
@@ -65,7 +66,7 @@ async def test_a_second_signal_does_not_wait_for_the_grace_period(
     assert await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'pending' AND attempt = 0") == 5
 
 
-@pytest.mark.parametrize("delay", [0.3, 0.6, 0.9, 1.2])
+@pytest.mark.parametrize("delay", [0.4, 0.8, 1.1])
 async def test_a_signal_during_the_start_strands_nothing(
     delay: float, run: Processes, load: Load, database: Connection
 ) -> None:
@@ -84,6 +85,24 @@ async def test_a_signal_during_the_start_strands_nothing(
     assert "Traceback" not in process.said()
     assert await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'pending' AND attempt = 0") == 20
     assert await database.fetchval("SELECT count(*) FROM workers WHERE state <> 'stopped'") == 0
+
+
+async def test_a_handler_in_a_thread_does_not_hold_the_process(
+    run: Processes, load: Load, database: Connection
+) -> None:
+    """A thread cannot be stopped, and Python waits for its threads."""
+    process = await run.start(JOBFLOW_GRACE="0.3").ready()
+    (id,) = await load.bulk(process, [{"type": "sleep.thread", "payload": {"seconds": 60}}])
+
+    async def runs() -> str:
+        return str(await database.fetchval("SELECT status FROM jobs WHERE id = $1", id))
+
+    await until(runs, lambda status: status == "processing", seconds=5)
+    process.terminate()
+    assert await process.ended(seconds=6) == 0
+    assert len(process.events("process_stopped")) == 1, "what it had to say is written"
+    assert await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'pending' AND attempt = 0") == 1
+    assert await database.fetchval("SELECT array_agg(state) FROM workers") == ["stopped"]
 
 
 async def test_an_open_event_stream_or_idle_connection_does_not_hold_it(run: Processes, load: Load) -> None:

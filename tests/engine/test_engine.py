@@ -1,0 +1,367 @@
+"""The whole engine in the test's loop: what the audit finds, and how it drains."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from litestar import Litestar
+
+from jobflow import job
+from jobflow.app import create_app
+from jobflow.engine import engine as module
+from jobflow.engine.engine import Engine
+from jobflow.engine.heartbeat import Audit
+from jobflow.engine.lease import boottime
+from jobflow.errors import StoreUnavailable
+from jobflow.events import (
+    ClaimsAdopted,
+    ClaimsForgotten,
+    Event,
+    ProcessDraining,
+    ProcessStarted,
+    ProcessStopped,
+    RunRefused,
+)
+from jobflow.pool import Connection
+from jobflow.settings import Settings
+from jobflow.statements import SQL
+from tests.support.parts import losing
+from tests.support.rows import add_job, add_worker, history_of, row_of, status_of
+from tests.support.waiting import until
+
+
+class Running:
+    """An application whose engine runs."""
+
+    def __init__(self, app: Litestar) -> None:
+        self.app = app
+        self.parts = app.parts  # type: ignore[attr-defined]
+        self.engine: Engine = self.parts.engine
+        self.seen: list[Event] = []
+        self.parts.events.subscribe(self.seen.append)
+
+    async def enqueue(self, count: int, type: str = "sleep", **options: Any) -> list[UUID]:
+        payload = options.pop("payload", {"seconds": 30})
+        return [await self.parts.client.enqueue(type, payload, **options) for _ in range(count)]
+
+    async def running(self, count: int) -> None:
+        async def started() -> int:
+            return len([s for s in self.engine._slots.runs.values() if s.started])
+
+        await until(started, lambda n: n == count, seconds=5)
+
+    async def has(self, kind: type[Event], seconds: float = 5.0) -> Any:
+        async def find() -> list[Event]:
+            return [event for event in self.seen if isinstance(event, kind)]
+
+        return (await until(find, seconds=seconds))[-1]
+
+
+@pytest.fixture
+def quick(settings: Settings) -> Settings:
+    return msgspec.structs.replace(settings, grace=0.2, lease=1.5)
+
+
+@pytest.fixture
+async def running(quick: Settings) -> AsyncIterator[Running]:
+    app = create_app(quick)
+    running = Running(app)
+    async with app.lifespan():
+        yield running
+
+
+async def count(database: Connection, where: str) -> int:
+    return int(await database.fetchval(f"SELECT count(*) FROM jobs WHERE {where}"))
+
+
+# --- start ---
+
+
+async def test_it_says_who_it_is_when_it_has_started(running: Running, database: Connection) -> None:
+    event = await running.has(ProcessStarted)
+    assert event.worker == await database.fetchval("SELECT id FROM workers WHERE state = 'alive'")
+    assert event.concurrency == 10
+    assert "noop" in event.types
+    assert running.engine.state == "running"
+    assert running.engine.live_processes == 1
+    assert running.engine.pulse() < 5
+    assert (running.engine.store_up, running.engine.broker_up) == (True, True)
+    assert await database.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'jobs_done'::regclass") == 5
+
+
+async def test_a_process_without_slots_runs_nothing_and_keeps_the_rest_going(
+    quick: Settings, database: Connection
+) -> None:
+    app = create_app(msgspec.structs.replace(quick, worker_concurrency=0))
+    running = Running(app)
+    late = await add_job(database, expires_at=None)
+    await database.execute("UPDATE jobs SET expires_at = now() - interval '1 second' WHERE id = $1", late)
+    async with app.lifespan():
+        (id,) = await running.enqueue(1, "noop", payload={})
+
+        async def expired() -> str | None:
+            return await status_of(database, late)
+
+        await until(expired, lambda status: status == "cancelled", seconds=5)
+        assert await status_of(database, id) == "pending"
+    assert running.engine.state == "stopped"
+
+
+# --- the audit ---
+
+
+async def test_claims_whose_answer_was_lost_are_handed_back_and_run(running: Running, database: Connection) -> None:
+    mends = [losing(fetcher._store, "claim_jobs") for fetcher in running.engine._fetchers]
+    ids = await running.enqueue(3, "noop", payload={})
+
+    async def claimed() -> int:
+        return await count(database, "status = 'processing'")
+
+    await until(claimed, seconds=5)
+    for mend in mends:
+        mend()
+    assert (await running.has(ClaimsAdopted)).count >= 1
+
+    async def done() -> int:
+        return int(await database.fetchval("SELECT count(*) FROM jobs_done WHERE attempt = 1"))
+
+    await until(done, lambda n: n == 3, seconds=5)
+    assert await history_of(database, ids[0]) == [], "they never started, so there is nothing to tell"
+    assert running.engine._slots.free == 10
+
+
+async def test_one_audit_is_not_enough_to_hand_a_claim_back(running: Running, database: Connection) -> None:
+    """A run that has just ended, or has just been claimed, looks the same once."""
+    engine = running.engine
+    await engine._heartbeat.stop()
+    id = await add_job(database, "processing", locked_by=engine._lease.worker)
+    await database.execute("INSERT INTO queues VALUES ('default') ON CONFLICT DO NOTHING")
+    rows = await audited(engine)
+    engine._seen(rows)
+    assert engine._endings.take() == []
+    engine._seen(msgspec.structs.replace(rows, rows=[]))
+    engine._seen(rows)
+    assert engine._endings.take() == [], "twice in a row"
+    engine._fetchers[0].claiming_since = rows.asked - 1
+    engine._seen(rows)
+    assert engine._endings.take() == [], "a claim is on its way"
+    engine._fetchers[0].claiming_since = None
+    engine._seen(rows)
+    engine._seen(rows)
+    (ending,) = engine._endings.take()
+    assert (ending.change.run.id, ending.change.attempt, ending.change.recorded) == (id, 0, False)
+    await engine._store.end_runs([ending.change])
+    assert await status_of(database, id) in ("pending", "processing", "completed")
+
+
+async def audited(engine: Engine) -> Audit:
+    async with engine._store.connection() as connection:
+        rows = await connection.fetch(SQL["audit_runs"], list(engine._lease.identities))
+    return Audit(boottime(), rows, None)
+
+
+async def test_runs_whose_claim_is_gone_are_cancelled(running: Running, database: Connection) -> None:
+    (id,) = await running.enqueue(1)
+    await running.running(1)
+    # As after a crash of Postgres that forgot the claim.
+    await database.execute(
+        "UPDATE jobs SET status = 'pending', attempt = 0, locked_by = NULL, run_epoch = 0, run_at = now() + interval '1 hour'"
+    )
+    assert (await running.has(ClaimsForgotten)).count == 1
+    await running.has(RunRefused)
+    assert running.engine._slots.free == 10
+    row = await row_of(database, id)
+    assert row is not None
+    assert (row["status"], row["attempt"], row["run_epoch"]) == ("pending", 0, 0)
+
+
+async def test_a_run_that_was_claimed_after_the_audit_was_asked_is_not_judged(running: Running) -> None:
+    await running.enqueue(1)
+    await running.running(1)
+    (supervision,) = running.engine._slots.runs.values()
+    running.engine._seen(Audit(supervision.claimed - 0.001, [], None))
+    assert supervision.cause is None
+    running.engine._seen(Audit(supervision.claimed + 0.001, [], None))
+    assert supervision.cause == "lost"
+
+
+async def test_a_cancel_request_reaches_the_handler(running: Running, database: Connection) -> None:
+    (id,) = await running.enqueue(1)
+    await running.running(1)
+    await database.execute("UPDATE jobs SET cancel_requested_at = now(), cancel_reason = 'enough'")
+
+    async def status() -> str | None:
+        return await status_of(database, id)
+
+    await until(status, lambda s: s == "cancelled", seconds=3)
+
+
+# --- who handles what ---
+
+
+async def test_a_type_that_another_process_lists_is_handed_back_unspent(running: Running, database: Connection) -> None:
+    other = await add_worker(database, types=["elsewhere"])
+    (id,) = await running.enqueue(1, "elsewhere", payload={})
+
+    async def handed_back() -> Any:
+        return await database.fetchrow("SELECT status, attempt FROM jobs WHERE id = $1 AND run_epoch > 0", id)
+
+    row = await until(handed_back, lambda r: r is not None and r["status"] == "scheduled", seconds=5)
+    assert row["attempt"] == 0
+    await database.execute("UPDATE workers SET lease_until = now() - interval '1 hour' WHERE id = $1", other)
+
+    async def failed() -> Any:
+        return await row_of(database, id)
+
+    row = await until(failed, lambda r: r["status"] == "failed", seconds=6)
+    assert (row["error_type"], row["attempt"]) == ("NoHandler", 1)
+
+
+async def test_who_handles_what_is_asked_once_a_second(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    ask = running.engine._store.handled_types
+
+    async def counted() -> set[str]:
+        nonlocal asked
+        asked += 1
+        return await ask()
+
+    monkeypatch.setattr(running.engine._store, "handled_types", counted)
+    for _ in range(5):
+        assert await running.engine._has_elsewhere("noop")
+        assert not await running.engine._has_elsewhere("nobody.does.this")
+    assert asked == 1
+    monkeypatch.setattr(module, "TYPES_KEPT", 0.0)
+    await running.engine._has_elsewhere("noop")
+    assert asked == 2
+
+
+# --- drain ---
+
+
+async def test_draining_hands_back_what_does_not_finish_and_claims_nothing_more(
+    running: Running, database: Connection
+) -> None:
+    ids = await running.enqueue(15)
+    await running.running(10)
+    began = time.monotonic()
+    await running.engine.drain()
+    assert time.monotonic() - began < 2
+    assert running.engine.state == "stopped"
+    assert await count(database, "status = 'pending' AND attempt = 0") == 15
+    assert await database.fetchval("SELECT count(*) FROM job_attempts WHERE outcome = 'released'") == 10
+    assert await database.fetchval("SELECT state FROM workers") == "stopped"
+    assert (await running.has(ProcessDraining)).running == 10
+    assert (await running.has(ProcessStopped)).released == 10
+    assert [t.get_name() for t in running.engine._tasks.values() if not t.done()] == []
+    await running.enqueue(1)
+    await running.engine.drain()  # a second one has nothing to do
+    assert len(ids) == 15
+
+
+async def test_what_finishes_within_the_grace_period_is_completed(quick: Settings, database: Connection) -> None:
+    app = create_app(msgspec.structs.replace(quick, grace=5))
+    running = Running(app)
+    async with app.lifespan():
+        await running.enqueue(5, payload={"seconds": 0.4})
+        await running.running(5)
+        began = time.monotonic()
+        await running.engine.drain()
+        assert time.monotonic() - began < 2, "nobody waits when nothing runs"
+    assert await database.fetchval("SELECT count(*) FROM jobs_done WHERE attempt = 1") == 5
+    assert (await running.has(ProcessStopped)).released == 0
+
+
+async def test_claims_that_never_started_are_handed_back_as_if_they_had_not_been_made(
+    quick: Settings, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Idle:
+        def __init__(self, **parts: Any) -> None:
+            pass
+
+        async def work(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "Worker", Idle)
+    app = create_app(quick)
+    running = Running(app)
+    async with app.lifespan():
+        ids = await running.enqueue(4)
+
+        async def claimed() -> int:
+            return running.engine._slots.inbox.qsize()
+
+        await until(claimed, lambda n: n == 4, seconds=5)
+        await running.engine.drain()
+    assert (await running.has(ProcessStopped)).released == 0, "nothing had to be stopped"
+    assert await count(database, "status = 'pending' AND attempt = 0") == 4
+    assert await history_of(database, ids[0]) == []
+
+
+async def test_hurrying_cuts_the_grace_period_short(quick: Settings, database: Connection) -> None:
+    app = create_app(msgspec.structs.replace(quick, grace=60))
+    running = Running(app)
+    async with app.lifespan():
+        await running.enqueue(3)
+        await running.running(3)
+        draining = asyncio.create_task(running.engine.drain())
+        await asyncio.sleep(0.3)
+        assert running.engine.state == "draining"
+        assert not draining.done()
+        running.engine.hurry()
+        await asyncio.wait_for(draining, 3)
+    assert await count(database, "status = 'pending' AND attempt = 0") == 3
+
+
+@job("test.deaf")
+async def deaf(payload: dict) -> None:
+    end = time.monotonic() + payload["seconds"]
+    while time.monotonic() < end:
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            continue
+
+
+async def test_a_handler_that_does_not_let_go_does_not_hold_the_process(
+    running: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CANCEL_WAIT", 0.3)
+    await running.enqueue(1, "test.deaf", payload={"seconds": 2})
+    await running.running(1)
+    began = time.monotonic()
+    draining = asyncio.create_task(running.engine.drain())
+
+    async def released() -> int:
+        return await count(database, "status = 'pending' AND attempt = 0")
+
+    await until(released, seconds=1.5)
+    await asyncio.wait_for(draining, 10)
+    assert time.monotonic() - began < 5
+
+
+async def test_draining_without_postgres_gives_up_in_the_end(
+    quick: Settings, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITE_WAIT", 0.5)
+    app = create_app(quick)
+    running = Running(app)
+    async with app.lifespan():
+        await running.enqueue(2)
+        await running.running(2)
+
+        async def away(*args: Any, **options: Any) -> None:
+            raise StoreUnavailable("away")
+
+        for store in [running.engine._store, *(c._store for c in running.engine._completers)]:
+            for name in ("complete_jobs", "end_runs", "set_worker_state"):
+                monkeypatch.setattr(store, name, away)
+        await asyncio.wait_for(running.engine.drain(), 8)
+        assert running.engine.state == "stopped"
+    assert await count(database, "status = 'processing'") == 2, "the lease lapses, and others rescue them"

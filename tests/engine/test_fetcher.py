@@ -1,0 +1,342 @@
+"""Takes what is due, once, in order, as much as there are slots; with Redis or without."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from jobflow.broker import Broker, Entry
+from jobflow.engine import fetcher as module
+from jobflow.engine.agenda import POLL
+from jobflow.engine.lease import boottime
+from jobflow.errors import AnswerLost, StoreUnavailable
+from jobflow.events import ServerAway, ServerBack
+from jobflow.pool import Connection
+from jobflow.store import Store
+from tests.support.parts import Parts, failing, losing, parts_on
+from tests.support.rows import add_job, ago, status_of
+
+
+def taken(parts: Parts) -> list[UUID]:
+    """Ids in the order in which workers get them."""
+    ids = []
+    while not parts.slots.inbox.empty():
+        supervision = parts.slots.inbox.get_nowait()
+        assert supervision is not None
+        ids.append(supervision.run.id)
+    return ids
+
+
+async def fill(parts: Parts, *priorities: int) -> None:
+    """Open the lanes and bring what is in Postgres."""
+    parts.scheduler._next_round = boottime() + 60  # no sweep
+    parts.scheduler.fill("default", dict.fromkeys(priorities or range(10), ""))
+    await parts.scheduler.tick()
+    await parts.register()  # for the clock: what was inserted is due by now
+
+
+async def drained(parts: Parts) -> list[UUID]:
+    while await parts.fetcher.tick() == 0:
+        pass
+    return taken(parts)
+
+
+# --- with Redis ---
+
+
+async def test_it_takes_what_is_due_in_order_and_no_more_than_there_are_slots(
+    parts: Parts, database: Connection
+) -> None:
+    ids = [(await parts.insert())[0] for _ in range(12)]
+    await fill(parts)
+    assert await drained(parts) == ids[:10]
+    assert parts.slots.free == 0
+    assert (
+        await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'processing' AND locked_by = $1", parts.me)
+        == 10
+    )
+    parts.slots.release([s.run for s in list(parts.slots.runs.values())[:1]])
+    assert await drained(parts) == ids[10:11]
+
+
+async def test_no_more_than_half_of_the_slots_at_once(parts: Parts) -> None:
+    await parts.insert(12)
+    await fill(parts)
+    assert await parts.fetcher.tick() == 0
+    assert len(taken(parts)) == 5
+
+
+async def test_two_fetchers_share_the_slots(parts: Parts) -> None:
+    await parts.insert(60)
+    await fill(parts)
+    other = parts.make_fetcher("fetcher-1")
+    seen: list[UUID] = []
+    for _ in range(30):
+        await asyncio.gather(parts.fetcher.tick(), other.tick())
+        assert len(parts.slots.runs) <= 10
+        assert parts.slots.free == 10 - len(parts.slots.runs)
+        seen += taken(parts)
+        parts.slots.release([s.run for s in parts.slots.runs.values()])
+    assert len(seen) == len(set(seen)) == 60
+    await other._store.release()
+
+
+async def test_with_all_slots_taken_it_sleeps_until_one_is_freed(parts: Parts) -> None:
+    await parts.insert(30)
+    await fill(parts)
+    await drained(parts)
+    parts.agenda.due("default", parts.lease.now() - timedelta(seconds=5))
+    parts.agenda._poll_at = parts.lease.now() - timedelta(seconds=5)
+    assert await parts.fetcher.tick() == POLL, "due jobs must not make it spin"
+    waiter = asyncio.create_task(parts.fetcher.wake.wait(10))
+    await asyncio.sleep(0)
+    parts.slots.release([next(iter(parts.slots.runs.values())).run])
+    await asyncio.wait_for(waiter, 1)
+
+
+async def test_without_news_it_sleeps_until_the_next_job_falls_due(parts: Parts) -> None:
+    await parts.insert(1, delay=0.4)
+    await fill(parts)
+    assert await parts.fetcher.tick() == 0
+    assert 0 < await parts.fetcher.tick() <= 0.4
+
+
+async def test_a_lane_that_runs_low_is_filled(parts: Parts) -> None:
+    ids = await parts.insert(3)
+    parts.scheduler._next_round = boottime() + 60
+    assert await parts.fetcher.tick() == 0
+    assert taken(parts) == []
+    await parts.scheduler.tick()
+    assert sorted(await drained(parts)) == sorted(ids)
+
+
+# --- who may claim ---
+
+
+async def test_who_is_not_trusted_takes_nothing(parts: Parts, database: Connection, broker: Broker) -> None:
+    (id,) = await parts.insert()
+    await fill(parts)
+    parts.lease.trust_until = boottime() - 1
+    assert 0 < await parts.fetcher.tick() < 1
+    assert await status_of(database, id) == "pending"
+    assert (await broker.pop("default", parts.lease.now(), 1)).ids == [id], "it is still in its lane"
+
+
+async def test_trust_that_ends_between_pop_and_claim_is_noticed(
+    parts: Parts, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (id,) = await parts.insert()
+    await fill(parts)
+    pop = parts.broker.pop
+
+    async def slow(*args: Any) -> Any:
+        popped = await pop(*args)
+        assert popped.ids == [id]
+        parts.lease.trust_until = boottime() - 1
+        return popped
+
+    monkeypatch.setattr(parts.broker, "pop", slow)
+    await parts.fetcher.tick()
+    assert await status_of(database, id) == "pending"
+    assert parts.slots.free == 10
+
+
+async def test_postgres_refuses_a_process_that_was_marked_lost_or_whose_lease_lapsed(
+    parts: Parts, database: Connection
+) -> None:
+    ids = await parts.insert(2)
+    await fill(parts)
+    await database.execute("UPDATE workers SET state = 'lost'")
+    assert await drained(parts) == []
+    await database.execute("UPDATE workers SET state = 'alive', lease_until = now() - interval '1 second'")
+    await parts.push(ids)
+    parts.agenda.notice("default")
+    assert await drained(parts) == []
+    assert parts.slots.free == 10
+    await database.execute("UPDATE workers SET lease_until = now() + interval '1 minute'")
+    await parts.push(ids)
+    parts.agenda.notice("default")
+    assert sorted(await drained(parts)) == sorted(ids)
+
+
+async def test_after_a_lost_answer_it_waits_for_an_audit(parts: Parts, database: Connection) -> None:
+    ids = await parts.insert(6)
+    await fill(parts)
+    mend = losing(parts.fetcher._store, "claim_jobs")
+    with pytest.raises(AnswerLost):
+        await parts.fetcher.tick()
+    mend()
+    assert parts.shaken == 1
+    assert parts.slots.free == 10
+    assert parts.fetcher.claiming_since is None
+    assert not parts.health.store_up
+    assert await parts.fetcher.tick() > 0
+    assert await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'processing'") == 5, (
+        "claimed, and unknown here"
+    )
+    assert taken(parts) == []
+    parts.lease.audited = boottime()
+    assert await drained(parts) == ids[5:]
+
+
+async def test_a_claim_on_its_way_is_told_to_the_audit(parts: Parts) -> None:
+    await parts.insert()
+    await fill(parts)
+    claim, seen = parts.fetcher._store.claim_jobs, []
+
+    async def watched(*args: Any) -> Any:
+        seen.append(parts.fetcher.claiming_since)
+        return await claim(*args)
+
+    parts.fetcher._store.claim_jobs = watched  # type: ignore[method-assign]
+    before = boottime()
+    await parts.fetcher.tick()
+    assert before <= seen[0] <= boottime()
+    assert parts.fetcher.claiming_since is None
+
+
+async def test_a_refused_claim_leaks_no_slot(parts: Parts, database: Connection) -> None:
+    ids = await parts.insert(3)
+    await fill(parts)
+    await database.execute("UPDATE jobs SET status = 'cancelled', finished_at = now() WHERE id = $1", ids[0])
+    await database.execute("UPDATE jobs SET run_at = now() + interval '1 hour' WHERE id = $1", ids[1])
+    assert await drained(parts) == ids[2:]
+    assert parts.slots.free == 9
+
+
+async def test_a_queue_that_was_paused_meanwhile_gives_nothing(parts: Parts, database: Connection) -> None:
+    (id,) = await parts.insert()
+    await fill(parts)
+    await database.execute("UPDATE queues SET paused_at = now()")
+    assert await drained(parts) == []
+    assert await status_of(database, id) == "pending"
+
+
+async def test_while_postgres_is_away_slots_stay_free_and_the_queue_is_not_forgotten(parts: Parts) -> None:
+    ids = await parts.insert(2)
+    await fill(parts)
+    mend = failing(parts.fetcher._store, "claim_jobs", StoreUnavailable("away"))
+    with pytest.raises(StoreUnavailable):
+        await parts.fetcher.tick()
+    mend()
+    assert parts.shaken == 0, "nothing was sent, so nothing can have been forgotten"
+    assert parts.slots.free == 10
+    assert parts.of(ServerAway) == [ServerAway("postgres", "away")]
+    await parts.push(ids)
+    assert sorted(await drained(parts)) == sorted(ids)
+
+
+async def test_a_stale_place_in_a_lane_does_not_make_a_retry_late(parts: Parts) -> None:
+    """Read by a sweep while it was due, then it failed and waits for its retry, then the sweep pushes what it has read."""
+    (id,) = await parts.insert(1, delay=0.3)
+    await fill(parts)
+    await parts.scheduler._push("default", [Entry(5, parts.lease.now() - timedelta(seconds=6), id)])
+    assert await drained(parts) == []
+    await asyncio.sleep(0.4)
+    parts.agenda.notice("default")
+    assert await drained(parts) == [id], "found by nobody but the sweep, which looks for what is five seconds late"
+
+
+# --- without Redis ---
+
+
+async def test_without_redis_it_asks_postgres(parts: Parts, dead_broker: Broker, database: Connection) -> None:
+    ids = [(await parts.insert())[0] for _ in range(3)]
+    late = await add_job(database, "scheduled", run_at=ago(-60))
+    parts.fetcher._broker = dead_broker
+    assert await parts.fetcher.tick() == 0
+    assert taken(parts) == ids
+    assert await status_of(database, late) == "scheduled"
+    assert await status_of(database, ids[0]) == "processing"
+    assert not parts.health.broker_up
+    assert len(parts.of(ServerAway)) == 1
+
+
+async def test_without_redis_the_oldest_runs_first(parts: Parts, dead_broker: Broker, database: Connection) -> None:
+    ids = [await add_job(database, run_at=ago(seconds)) for seconds in (1, 3, 2)]
+    parts.agenda.know({"default": False})
+    parts.fetcher._broker = dead_broker
+    await parts.fetcher.tick()
+    assert set(taken(parts)) == set(ids)
+    starts = await database.fetch("SELECT id FROM jobs WHERE status = 'processing' ORDER BY run_at")
+    assert [row["id"] for row in starts] == [ids[1], ids[2], ids[0]]
+
+
+async def test_without_redis_priorities_share(store: Store, broker: Broker, dead_broker: Broker) -> None:
+    async with parts_on(store, broker, slots=400) as parts:
+        place = {id: p for p in (0, 5, 9) for id in await parts.insert(400, priority=p)}
+        parts.fetcher._broker = dead_broker
+        for _ in range(2):
+            await parts.fetcher.tick()
+        shares = Counter(place[id] for id in taken(parts))
+    assert sum(shares.values()) == 400
+    assert shares[0] > shares[5] > shares[9] >= 1
+
+
+async def test_without_redis_nobody_waits_for_a_row_that_is_held(
+    parts: Parts, dead_broker: Broker, database: Connection
+) -> None:
+    ids = await parts.insert(2)
+    parts.fetcher._broker = dead_broker
+    async with database.transaction():
+        await database.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", ids[0])
+        await asyncio.wait_for(parts.fetcher.tick(), 2)
+    assert taken(parts) == ids[1:]
+
+
+async def test_without_redis_a_paused_queue_and_a_lapsed_lease_give_nothing(
+    parts: Parts, dead_broker: Broker, database: Connection
+) -> None:
+    (id,) = await parts.insert()
+    parts.fetcher._broker = dead_broker
+    await database.execute("UPDATE queues SET paused_at = now()")
+    await parts.fetcher.tick()
+    await database.execute("UPDATE queues SET paused_at = NULL")
+    await database.execute("UPDATE workers SET lease_until = now() - interval '1 second'")
+    parts.agenda.notice("default")
+    await parts.fetcher.tick()
+    assert await status_of(database, id) == "pending"
+    assert parts.slots.free == 10
+
+
+async def test_without_redis_a_lost_answer_is_a_lost_answer(parts: Parts, dead_broker: Broker) -> None:
+    await parts.insert()
+    parts.fetcher._broker = dead_broker
+    losing(parts.fetcher._store, "claim_jobs")
+    with pytest.raises(AnswerLost):
+        await parts.fetcher.tick()
+    assert parts.shaken == 1
+    assert parts.slots.free == 10
+
+
+async def test_redis_is_asked_again_after_a_while(
+    parts: Parts, dead_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await parts.insert()
+    await fill(parts)
+    parts.seen.clear()
+    parts.fetcher._broker = dead_broker
+    await parts.fetcher.tick()
+    parts.fetcher._broker = parts.broker
+    asked = []
+    pop = parts.broker.pop
+
+    async def counted(*args: Any) -> Any:
+        asked.append(datetime.now(UTC))
+        return await pop(*args)
+
+    monkeypatch.setattr(parts.broker, "pop", counted)
+    parts.agenda.notice("default")
+    await parts.fetcher.tick()
+    assert asked == [], "not for every claim: each try may take as long as its timeout"
+    monkeypatch.setattr(module, "AWAY", 0.0)
+    parts.fetcher._away_until = boottime()
+    parts.agenda.notice("default")
+    await parts.fetcher.tick()
+    assert len(asked) == 1
+    assert len(parts.of(ServerBack)) == 1

@@ -1,0 +1,171 @@
+"""Timeouts are kept to a twentieth of a second, and a handler that does not end is given up on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+import httpx
+import pytest
+from litestar import Litestar
+
+from jobflow import job
+from jobflow.engine import watchdog as module
+from jobflow.engine.completer import Endings
+from jobflow.engine.executor import Supervision
+from jobflow.engine.lease import Lease, boottime
+from jobflow.engine.loop import Wake
+from jobflow.engine.slots import Slots
+from jobflow.engine.watchdog import ROUND, STUCK, Watchdog
+from jobflow.events import Event, Events, RunStuck
+from tests.support.runs import make_run
+from tests.support.waiting import final, until
+
+RUN = make_run()
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.slots = Slots(5, Wake())
+        self.endings = Endings(self.slots)
+        self.lease = Lease(10.0)
+        self.lease.answered = boottime()
+        self.lags: list[float] = []
+        self.seen: list[Event] = []
+        events = Events()
+        events.subscribe(self.seen.append)
+        self.watchdog = Watchdog(
+            slots=self.slots, endings=self.endings, lease=self.lease, events=events, outage=100.0, lag=self.lags.append
+        )
+
+    def start(self) -> Supervision:
+        self.slots.fill(self.slots.reserve(1), [RUN])
+        return self.slots.runs[(RUN.id, RUN.run_epoch)]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_a_run_is_stopped_when_its_time_is_up_and_not_before(bench: Bench) -> None:
+    run = bench.start()
+    assert await bench.watchdog.tick() == ROUND
+    assert run.cause is None
+    run.deadline = time.monotonic() + 60
+    await bench.watchdog.tick()
+    assert run.cause is None
+    run.deadline = time.monotonic() - 0.001
+    await bench.watchdog.tick()
+    assert run.cause == "timeout"
+
+
+async def test_a_run_that_has_ended_and_waits_to_be_written_is_left_alone(bench: Bench) -> None:
+    run = bench.start()
+    run.deadline, run.ended = 0.0, True
+    await bench.watchdog.tick()
+    assert run.cause is None
+    run.cause, run.stopped = "timeout", 0.0
+    await bench.watchdog.tick()
+    assert not run.abandoned
+
+
+async def test_runs_go_on_through_an_outage_but_not_for_ever(bench: Bench) -> None:
+    run = bench.start()
+    bench.lease.answered = boottime() - 10 - 99
+    await bench.watchdog.tick()
+    assert run.cause is None
+    bench.lease.answered = boottime() - 10 - 101
+    await bench.watchdog.tick()
+    assert run.cause == "lost"
+
+
+async def test_a_handler_that_does_not_end_is_written_off_until_it_does(bench: Bench) -> None:
+    run = bench.start()
+    run.stop("timeout")
+    await bench.watchdog.tick()
+    assert not run.abandoned
+    run.stopped = time.monotonic() - STUCK - 0.1
+    for _ in range(3):
+        await bench.watchdog.tick()
+    assert run.abandoned
+    assert run.ended
+    assert bench.seen == [RunStuck(RUN)]
+    (ending,) = bench.endings.take()
+    assert ending.change.failure is not None
+    assert (ending.change.failure.type, ending.change.after) == ("Stuck", "failed")
+    bench.slots.release([RUN])
+    assert bench.slots.free == 4, "its slot is gone"
+    bench.endings.offer(ending.change, run)  # the handler has ended after all
+    assert bench.slots.free == 5
+    assert bench.endings.take() == [], "nobody wants to know any more"
+
+
+async def test_it_tells_how_late_the_loop_is_and_that_it_moves(bench: Bench) -> None:
+    bench.lease.moved = 0.0
+    await bench.watchdog.tick()
+    assert bench.lease.moved == pytest.approx(boottime(), abs=1)
+    time.sleep(ROUND + 0.2)  # noqa: ASYNC251  (that is what is tested)
+    await bench.watchdog.tick()
+    assert 0.15 < bench.lags[-1] < 1
+    await asyncio.sleep(ROUND)
+    await bench.watchdog.tick()
+    assert bench.lags[-1] < 0.1
+
+
+# --- in the running application ---
+
+release: Callable[[], None] = lambda: None  # noqa: E731
+
+
+@job("test.stubborn", max_attempts=1, timeout=0.2)
+async def stubborn(payload: dict) -> None:
+    global release
+    end = asyncio.Event()
+    release = end.set
+    while not end.is_set():
+        try:
+            await end.wait()
+        except asyncio.CancelledError:
+            continue
+
+
+async def test_a_timeout_is_precise(http: httpx.AsyncClient) -> None:
+    ids = []
+    for _ in range(6):  # at different moments of a round
+        ids.append((await http.post("/jobs", json={"type": "hang"})).json()["id"])
+        await asyncio.sleep(0.1)
+    for id in ids:
+        found = await final(http, id)
+        (attempt,) = found["attempts"]
+        assert found["error"]["type"] == "Timeout"
+        began, ended = (time_of(attempt[name]) for name in ("started_at", "finished_at"))
+        assert 0.3 <= ended - began < 0.5
+
+
+async def test_a_stuck_handler_is_given_up_on_and_its_slot_comes_back_when_it_ends(
+    app: Litestar, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STUCK", 0.3)
+    slots = app.parts.engine._slots  # type: ignore[attr-defined]
+    id = (await http.post("/jobs", json={"type": "test.stubborn"})).json()["id"]
+    found = await final(http, id)
+    assert (found["status"], found["error"]["type"]) == ("dead_letter", "Stuck")
+
+    async def free() -> int:
+        return int(slots.free)
+
+    await until(free, lambda n: n == 9, seconds=2)
+    assert (await final(http, (await http.post("/jobs", json={"type": "noop"})).json()["id"]))["status"] == "completed"
+    assert await free() == 9
+    release()
+    await until(free, lambda n: n == 10, seconds=2)
+    again = (await http.get(f"/jobs/{id}")).json()
+    assert again["status"] == "dead_letter"
+
+
+def time_of(text: str) -> float:
+
+    return datetime.fromisoformat(text).timestamp()

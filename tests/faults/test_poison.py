@@ -1,0 +1,47 @@
+"""A job that kills its process is stopped after three losses; its neighbours finish."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import httpx
+
+from jobflow.pool import Connection
+from tests.faults.conftest import Load
+from tests.support.process import Processes
+from tests.support.waiting import until
+
+
+async def test_a_poison_is_given_up_after_three_processes(
+    run: Processes, load: Load, database: Connection, client: httpx.AsyncClient
+) -> None:
+    deaths = 0
+
+    async def supervise() -> None:
+        nonlocal deaths
+        process = first
+        while True:
+            await process.ended(seconds=60)
+            deaths += 1
+            process = run.start(WORKER_CONCURRENCY="5")
+
+    first = await run.start(WORKER_CONCURRENCY="5").ready()
+    await load.bulk(first, [load.job(seconds=0.02) for _ in range(100)])
+    (poison,) = await load.bulk(first, [{"type": "die"}])
+    with suppress(AssertionError, httpx.TransportError):  # it may be dead before it answers
+        await load.bulk(first, [load.job(seconds=0.02) for _ in range(100)])
+    supervisor = asyncio.create_task(supervise())
+    try:
+        await until(load.left, lambda left: not left, seconds=30)
+    finally:
+        supervisor.cancel()
+    await load.finished()
+    assert deaths == 3
+    row = await database.fetchrow("SELECT status, rescues, attempt, error_type FROM jobs WHERE id = $1", poison)
+    assert row is not None
+    assert tuple(row) == ("dead_letter", 3, 0, "WorkerLost")
+    outcomes = "SELECT outcome FROM job_attempts WHERE job_id = $1 ORDER BY run_epoch"
+    assert [r[0] for r in await database.fetch(outcomes, poison)] == ["lost", "lost_again", "given_up"]
+    others = await database.fetch("SELECT type, status, rescues FROM jobs WHERE id <> $1", poison)
+    assert [tuple(row) for row in others] == [], "the neighbours finish"
