@@ -116,6 +116,7 @@ class Completer:
         if batch[0].change.failure is not None and batch[0].change.failure.type == failure.type:
             raise error  # not even that could be written: a bug of ours, which the log must show
         await self._write([Ending(fail(run, failure, 60.0), batch[0].seconds)])
+        batch[0].settled = True
 
     async def _explain(self, refused: list[Ending]) -> None:
         verdicts = await self._store.read_endings([e.change for e in refused])

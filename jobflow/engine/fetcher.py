@@ -98,7 +98,7 @@ class Fetcher:
     async def _take_without_redis(self, queue: str, want: int) -> tuple[list[Run], bool]:
         fairness = self._fairness.setdefault(queue, Fairness())
         worker = self._lease.worker
-        if worker is None:
+        if worker is None or not self._lease.trusted():
             return [], False
         self.claiming_since = boottime()
         try:

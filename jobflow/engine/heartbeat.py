@@ -33,7 +33,6 @@ class Audit(msgspec.Struct, frozen=True):
 
     asked: float
     rows: Sequence[Any]
-    postmaster: Any  # when the server started
 
 
 class Heartbeat:
@@ -142,7 +141,7 @@ class Heartbeat:
         self._lease.confirm(started, boottime(), row["now"])
         self._lease.alive = row["alive"]
         rows = await connection.fetch(SQL["audit_runs"], list(self._lease.identities))
-        return Audit(started, rows, row["postmaster"])
+        return Audit(started, rows)
 
     def _announce(self, lost: UUID | None) -> None:
         if lost is not None and self._lease.worker is not None:

@@ -1,6 +1,6 @@
 -- beat: renew the lease of a process that was not marked lost; a lease that lapsed unmarked is revived
 -- $1 uuid id · $2 float8 lease in seconds · $3 int running
--- Returns: now, postmaster, processes alive; no row when this process was marked lost
+-- Returns: now, alive (living processes); no row when this process was marked lost
 WITH fast AS MATERIALIZED (
   SELECT set_config('synchronous_commit', 'off', true)
 ), mine AS (
@@ -8,6 +8,6 @@ WITH fast AS MATERIALIZED (
   FROM fast WHERE id = $1 AND state IN ('alive', 'draining')
   RETURNING 1
 )
-SELECT clock_timestamp() AS now, pg_postmaster_start_time() AS postmaster,
+SELECT clock_timestamp() AS now,
        (SELECT count(*) FROM workers WHERE state = 'alive' AND kind = 'process') AS alive
 FROM mine

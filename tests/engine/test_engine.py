@@ -163,7 +163,7 @@ async def test_one_audit_is_not_enough_to_hand_a_claim_back(running: Running, da
 async def audited(engine: Engine) -> Audit:
     async with engine._store.connection() as connection:
         rows = await connection.fetch(SQL["audit_runs"], list(engine._lease.identities))
-    return Audit(boottime(), rows, None)
+    return Audit(boottime(), rows)
 
 
 async def test_runs_whose_claim_is_gone_are_cancelled(running: Running, database: Connection) -> None:
@@ -185,9 +185,9 @@ async def test_a_run_that_was_claimed_after_the_audit_was_asked_is_not_judged(ru
     await running.enqueue(1)
     await running.running(1)
     (supervision,) = running.engine._slots.runs.values()
-    running.engine._seen(Audit(supervision.claimed - 0.001, [], None))
+    running.engine._seen(Audit(supervision.claimed - 0.001, []))
     assert supervision.cause is None
-    running.engine._seen(Audit(supervision.claimed + 0.001, [], None))
+    running.engine._seen(Audit(supervision.claimed + 0.001, []))
     assert supervision.cause == "lost"
 
 
