@@ -66,6 +66,7 @@ class Stage:
             registry=Registry(),
             events=events,
             metrics=SimpleNamespace(),  # type: ignore[arg-type]
+            hub=SimpleNamespace(),  # type: ignore[arg-type]
         )
         self.app = build_app(parts, _nothing)
 
