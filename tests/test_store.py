@@ -135,8 +135,8 @@ NOT_CLAIMABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "dead_letter": ("dead_letter", {}),
     "cancelled": ("cancelled", {}),
     "completed": ("completed", {}),
-    "not yet due": ("scheduled", {"run_at": ago(-60)}),
-    "retry not yet due": ("failed", {"run_at": ago(-60)}),
+    "not yet due": ("scheduled", {"run_at": ago(-86_400)}),
+    "retry not yet due": ("failed", {"run_at": ago(-86_400)}),
     "expired": ("pending", {"expires_at": ago(1)}),
     "cancel requested": ("pending", {"cancel_requested_at": ago(1)}),
     "of another queue": ("pending", {"queue": "other"}),
@@ -145,7 +145,7 @@ CLAIMABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "pending": ("pending", {}),
     "due": ("scheduled", {}),
     "retry due": ("failed", {"attempt": 2}),
-    "expires later": ("pending", {"expires_at": ago(-60)}),
+    "expires later": ("pending", {"expires_at": ago(-86_400)}),
 }
 
 
