@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from jobflow.client import JobRequest, Submission, due_at
-from jobflow.errors import NotFound
+from jobflow.errors import NotFound, Pruned, StoreUnavailable
 from jobflow.lifecycle import FINAL, Job, Status
 from jobflow.listing import JobFilter
 from jobflow.web import cursor
@@ -67,11 +68,12 @@ async def submit_job(request: Call) -> ASGIApp:
         found = await request.parts.store.get_job(job.id)
         return json_answer(found, 200, location, *([REPLAYED] if done.replayed else []))
     more = [location, *([REPLAYED] if done.replayed else [])]
+    view = submitted_job(job, done.created_at, due_at(job, done.created_at))
     if seconds := preferred_wait(request.visit.headers.get(b"prefer")):
-        more.append((b"preference-applied", b"wait=%d" % seconds))
-        view = await request.parts.hub.changed(job.id, seconds, lambda now: now.status in FINAL)
-    else:
-        view = submitted_job(job, done.created_at, due_at(job, done.created_at))
+        # It is accepted, whatever happens while we wait: only a preference may fail here.
+        with suppress(StoreUnavailable, NotFound, Pruned):
+            view = await request.parts.hub.changed(job.id, seconds, lambda now: now.status in FINAL)
+            more.append((b"preference-applied", b"wait=%d" % seconds))
     return json_answer(view, 201, *more)
 
 

@@ -166,7 +166,10 @@ EXAMPLES: Mapping[str, Example] = {
         + _event("end", 3, {}),
         media=EVENTS,
     ),
-    "events": Example(_STREAM + _event("jobs", 1, 1) + _event("workers", 2, 2) + ": still here\n\n", media=EVENTS),
+    "events": Example(
+        _STREAM + _event("jobs", 1, 1) + _event("queues", 1, 1) + _event("workers", 2, 2) + ": still here\n\n",
+        media=EVENTS,
+    ),
     "retryJob": Example(_job(**_failed, attempts=[_FAILED])),
     "cancelJob": Example(
         _job(status=Status.CANCELLED.value, cancel_reason="cancelled by a person", finished_at=ENDED, attempts=[])

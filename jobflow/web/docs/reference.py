@@ -15,7 +15,8 @@ from jobflow.web.docs.examples import EXAMPLES, Example
 from jobflow.web.docs.words import ERRORS, MEANINGS, NOTES, PARAMETERS, SPECIAL_ERRORS, SUBJECTS, Subject
 
 PATTERNS = {TYPE_NAME: "1 to 128 of A-Z a-z 0-9 . _ : -", QUEUE_NAME: "1 to 64 of a-z 0-9 _ -"}
-FORMATS = {"date-time": "time", "uuid": "UUID"}
+SPANS = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " of them"))
+WORDS = {"string": "text", "date-time": "time", "uuid": "UUID"}
 ALSO = Subject("more", "More", "", ())
 Tree = Mapping[str, Any]
 
@@ -203,21 +204,16 @@ def kind_of(schema: Tree) -> Kind:
         item = kind_of(schema["items"])
         each = f"each {item.bounds}" if item.bounds else ""
         return Kind(f"list of {item.text}", ", ".join(filter(None, [_bounds(schema), each])), item.model)
-    text = FORMATS.get(
-        schema.get("format", ""), {"string": "text"}.get(schema.get("type", ""), schema.get("type", "any"))
-    )
-    return Kind(text, _bounds(schema))
+    word: str = schema.get("format") or schema.get("type", "any")
+    return Kind(WORDS.get(word, word), _bounds(schema))
 
 
 def _bounds(schema: Tree) -> str:
-    if pattern := schema.get("pattern"):
+    if "pattern" in schema:
+        pattern: str = schema["pattern"]
         return PATTERNS.get(pattern, pattern)
-    for low, high, unit in (
-        ("minimum", "maximum", ""),
-        ("minLength", "maxLength", " characters"),
-        ("minItems", "maxItems", " of them"),
-    ):
+    for low, high, unit in SPANS:
         if high in schema:
-            span = f"{schema[low]:,} to {schema[high]:,}" if schema.get(low) is not None else f"up to {schema[high]:,}"
-            return span + unit
+            start = f"{schema[low]:,} to" if low in schema else "up to"
+            return f"{start} {schema[high]:,}{unit}"
     return ""

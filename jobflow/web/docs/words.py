@@ -25,7 +25,7 @@ SUBJECTS = (
     ),
     Subject("look", "Look at jobs", "", ("listJobs", "getJob")),
     Subject(
-        "live",
+        "follow",
         "Follow live",
         "Streams of server-sent events. They end when the process that serves them shuts down; connect again, as browsers "
         "do by themselves after two seconds.",
@@ -119,8 +119,11 @@ ERRORS: Mapping[int, str] = {
     422: "It was read and does not fit; `errors` names each place. Mend those.",
     429: "Too many POSTs. Wait as many seconds as `Retry-After` says, or send jobs together by `POST /jobs/bulk`.",
     500: "A bug of ours. The log has it under the `request_id`.",
-    503: "Postgres is away, and nothing was done. Try again after `Retry-After` seconds, with the same `Idempotency-Key`.",
+    503: "Postgres is away. Try again after `Retry-After` seconds.",
 }
+_AGAIN = (
+    "Postgres is away. Send it again after `Retry-After` seconds; with an `Idempotency-Key` that makes no second job."
+)
 _KEYS = "or the first request with this `Idempotency-Key` still runs: send it again after `Retry-After`."
 SPECIAL_ERRORS: Mapping[tuple[str, int], str] = {
     ("submitJob", 409): f"A live job holds this `unique_key`: choose another, or say `on_conflict`; {_KEYS}",
@@ -130,6 +133,8 @@ SPECIAL_ERRORS: Mapping[tuple[str, int], str] = {
         "submitJobs",
         422,
     ): "A job does not fit: `errors` names each place; or this `Idempotency-Key` came with another body.",
+    ("submitJob", 503): _AGAIN,
+    ("submitJobs", 503): _AGAIN,
     ("listJobs", 400): "The cursor is of another list: begin again without it.",
     ("listDeadJobs", 400): "The cursor is of another list: begin again without it.",
     (
@@ -150,12 +155,12 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     "JobRequest": {
         "type": "The handler that runs it.",
         "payload": "What the handler gets; checked against its type when this process handles it.",
-        "queue": "Unless given the type's, else `default`.",
-        "priority": "0 runs first; others are slowed, never starved. Unless given the type's, else 5.",
-        "max_attempts": "All runs counted. Unless given the type's (20), 5 for a type that nobody handles.",
-        "run_at": "Not before; at once unless given.",
+        "queue": "If not given: the type's, else `default`.",
+        "priority": "0 runs first; others are slowed, never starved. If not given: the type's, else 5.",
+        "max_attempts": "All runs counted. If not given: the type's, else 20; 5 for a type that nobody handles.",
+        "run_at": "Not before then. If not given: at once.",
         "delay": "Seconds from now, instead of `run_at`.",
-        "timeout": "Seconds for one attempt. Unless given the type's, else 300.",
+        "timeout": "Seconds for one attempt. If not given: the type's, else 300.",
         "expires_at": "Cancelled when it has not started by then.",
         "unique_key": "At most one live job has it.",
         "on_conflict": "When a live job has the `unique_key`: 409, that job (200), or this one in its place.",
