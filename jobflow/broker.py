@@ -99,7 +99,9 @@ class Broker:
     async def push(self, queue: str, entries: Iterable[Entry], *, fresh: bool = True) -> Pushed:
         """Make jobs known. ``fresh``: just committed, not read a while ago; only then they replace what is known."""
         jobs = b"".join([b"%d%016d%b" % (priority, micros(run_at), id.bytes) for priority, run_at, id in entries])
-        added, *cold = await self._run("push", self._lanes(queue), [self.lane_size, WAKE_CHANNEL, queue, int(fresh), jobs])
+        added, *cold = await self._run(
+            "push", self._lanes(queue), [self.lane_size, WAKE_CHANNEL, queue, int(fresh), jobs]
+        )
         return Pushed(added, cold)
 
     async def fill(self, queue: str, priority: int, seen: str, full: bool, rows: Sequence[Entry]) -> bool:

@@ -67,7 +67,9 @@ RETRY_CHUNK = 500  # dead jobs for each transaction of a redrive
 class Client:
     """Submits and steers jobs. All methods raise StoreUnavailable while Postgres is away, never for Redis."""
 
-    def __init__(self, store: Store, intake: Intake, pusher: Pusher, broker: Broker, registry: Registry, events: Events) -> None:
+    def __init__(
+        self, store: Store, intake: Intake, pusher: Pusher, broker: Broker, registry: Registry, events: Events
+    ) -> None:
         self._store, self._intake, self._pusher, self._broker = store, intake, pusher, broker
         self._registry, self._events = registry, events
         self._tasks: set[asyncio.Task[None]] = set()
@@ -232,7 +234,9 @@ class Client:
                 await self._redrive(ids)
                 before = ids[-1]
         except JobflowError as error:
-            self._events.emit(Warned(f"A retry of dead letters ended before all were retried: {error} Ask for it again."))
+            self._events.emit(
+                Warned(f"A retry of dead letters ended before all were retried: {error} Ask for it again.")
+            )
 
     async def _redrive(self, ids: Sequence[UUID]) -> None:
         """What cannot be retried now must not keep the rest from it, and is said: nobody waits for an answer."""

@@ -101,7 +101,9 @@ class Intake:
         for id, row in known.items():
             key = row["unique_key"]
             if key is not None and row["status"] in FINAL and wanted.setdefault(key, id) != id:
-                twins[id] = UniqueConflict(f"unique_key {key!r} is taken by job {wanted[key]}.", holder=str(wanted[key]))
+                twins[id] = UniqueConflict(
+                    f"unique_key {key!r} is taken by job {wanted[key]}.", holder=str(wanted[key])
+                )
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while True:
             try:
@@ -224,7 +226,9 @@ class Intake:
         ledger = await self._read(ready, connection)
         plans = [ledger.plan(s) if s.names() <= locked else Busy() for s in group]
         if ledger.replaced:
-            gone = await self._store.cancel_jobs(ledger.replaced, "replaced by a newer job with its unique_key", connection)
+            gone = await self._store.cancel_jobs(
+                ledger.replaced, "replaced by a newer job with its unique_key", connection
+            )
             if len(gone) != len(ledger.replaced):
                 raise Busy  # one has been claimed since the read: read again
         created_at = None
@@ -332,7 +336,9 @@ def _replaceable(job: NewJob, holder: Holder) -> UUID:
         return holder.id
     why = "is running and cannot be replaced" if job.on_conflict == "replace" else "has it"
     raise UniqueConflict(
-        f"unique_key {job.unique_key!r} is taken: job {holder.id} {why}.", holder=str(holder.id), current_status=holder.status
+        f"unique_key {job.unique_key!r} is taken: job {holder.id} {why}.",
+        holder=str(holder.id),
+        current_status=holder.status,
     )
 
 

@@ -110,7 +110,9 @@ async def count_matching(connection: Connection, wanted: JobFilter) -> int:
 
 async def _count(connection: Connection, wanted: JobFilter, limit: int | None) -> int:
     found = union_all(*(_ids(t, wanted, limit, None) for t in _tables(wanted))).subquery()
-    count: int = (await _fetch(connection, select(func.count()).select_from(select(found.c.id).limit(limit).subquery())))[0][0]
+    count: int = (
+        await _fetch(connection, select(func.count()).select_from(select(found.c.id).limit(limit).subquery()))
+    )[0][0]
     return count
 
 
@@ -206,5 +208,3 @@ async def _fetch(connection: Connection, query: Select[Any]) -> list[asyncpg.Rec
     compiled = query.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
     values = [compiled.params[name] for name in compiled.positiontup or ()]
     return await connection.fetch(str(compiled), *values)
-
-

@@ -88,7 +88,9 @@ async def _upgrade(engine: AsyncEngine) -> str:
         await connection.run_sync(_run)
         # Not a migration: a dump does not carry them, and another role may be used some day.
         for name, value in ROLE.items():
-            await connection.execute(text(f"ALTER ROLE CURRENT_USER IN DATABASE {await _name(connection)} SET {name} = '{value}'"))
+            await connection.execute(
+                text(f"ALTER ROLE CURRENT_USER IN DATABASE {await _name(connection)} SET {name} = '{value}'")
+            )
     return head()
 
 

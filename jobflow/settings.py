@@ -24,6 +24,8 @@ def _setting(env: str, doc: str, unit: str = "", **bounds: Any) -> Meta:
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of one process. Field by field: type, bounds, default; see ``.env.example`` for the prose."""
 
+    # A table, a line for each setting.
+    # fmt: off
     host: Annotated[str, _setting("JOBFLOW_HOST", "Address to listen on", min_length=1)] = "127.0.0.1"
     port: Annotated[int, _setting("PORT", "Port to listen on", ge=1, le=65535)] = 8000
     data: Annotated[str, _setting("JOBFLOW_DATA", "Where `jobflow dev` keeps its servers' data", "folder", min_length=1)] = ".jobflow"
@@ -49,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention_dead_letter: Annotated[float, _setting("JOBFLOW_RETENTION_DEAD_LETTER", "Age at which dead-letter jobs are pruned; 0: never", "days", ge=0, le=36_500)] = 0.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("JOBFLOW_LOG_LEVEL", "Least level that is logged", "debug, info, warning, error")] = "info"
     log_format: Annotated[Literal["auto", "json", "text"], _setting("JOBFLOW_LOG_FORMAT", "`auto`: text on a terminal, else one JSON line per event", "auto, json, text")] = "auto"
+    # fmt: on
 
     @property
     def beat(self) -> float:
@@ -122,13 +125,20 @@ def _check(s: Settings) -> None:
     ):
         if url and (not re.match(r"^[a-z]+://", url) or url.split("://")[0] not in schemes):
             raise SettingsError(f"{env} is wrong: it must start with {schemes[0]}://.")
-    if s.admin_token and (len(s.admin_token) < 16 or not s.admin_token.isascii() or not s.admin_token.isprintable() or " " in s.admin_token):
+    if s.admin_token and (
+        len(s.admin_token) < 16
+        or not s.admin_token.isascii()
+        or not s.admin_token.isprintable()
+        or " " in s.admin_token
+    ):
         raise SettingsError("JOBFLOW_ADMIN_TOKEN is wrong: it needs at least 16 visible ASCII characters.")
     for part in _split(s.trusted_proxies):
         try:
             ipaddress.ip_network(part, strict=False)
         except ValueError:
-            raise SettingsError(f"JOBFLOW_TRUSTED_PROXIES is wrong: {part!r} is neither an address nor a network.") from None
+            raise SettingsError(
+                f"JOBFLOW_TRUSTED_PROXIES is wrong: {part!r} is neither an address nor a network."
+            ) from None
     for module in s.handler_modules:
         if not all(name.isidentifier() for name in module.split(".")):
             raise SettingsError(f"JOBFLOW_HANDLERS is wrong: {module!r} is not the name of a module.")

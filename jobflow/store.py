@@ -117,7 +117,9 @@ class Store:
         self, connection: Connection, owner: int, keys: Sequence[tuple[str, bytes, Sequence[UUID]]], seconds: float
     ) -> None:
         arrays = ["{" + ",".join(map(str, ids)) + "}" for _, _, ids in keys]
-        await connection.fetch(SQL["insert_keys"], owner, [k for k, _, _ in keys], [f for _, f, _ in keys], arrays, seconds)
+        await connection.fetch(
+            SQL["insert_keys"], owner, [k for k, _, _ in keys], [f for _, f, _ in keys], arrays, seconds
+        )
 
     async def find_unique(self, connection: Connection, owner: int, keys: Sequence[str]) -> dict[str, Row]:
         return {row["unique_key"]: row for row in await connection.fetch(SQL["find_unique"], owner, keys)}
@@ -232,7 +234,9 @@ class Store:
             statement = statement.replace("{" + word + "}", value)
         # The locks stop every reader and writer of the parent: rather give up than make them wait behind us.
         async with self.connection() as connection, connection.transaction():
-            await connection.execute(f"SET LOCAL lock_timeout = '{lock_timeout}'; SET LOCAL statement_timeout = '10min'")
+            await connection.execute(
+                f"SET LOCAL lock_timeout = '{lock_timeout}'; SET LOCAL statement_timeout = '10min'"
+            )
             await connection.execute(statement, timeout=600)
 
     # ---- people -----------------------------------------------------------------------------------------------------

@@ -60,7 +60,9 @@ class Endings:
 class Completer:
     """One of a few; while one's statement is on its way, another collects."""
 
-    def __init__(self, name: str, *, store: Store, endings: Endings, slots: Slots, pusher: Pusher, events: Events) -> None:
+    def __init__(
+        self, name: str, *, store: Store, endings: Endings, slots: Slots, pusher: Pusher, events: Events
+    ) -> None:
         self.name = name
         self.wake = endings.wake
         self.busy = False

@@ -74,7 +74,9 @@ class Engine:
             running=lambda: len(slots.runs), seen=self._seen, failed=self._health.store_failed,
         )  # fmt: skip
         shared: dict[str, Any] = {"store": store, "events": events}
-        self._scheduler = Scheduler(**shared, broker=broker, lease=self._lease, agenda=self._agenda, health=self._health)
+        self._scheduler = Scheduler(
+            **shared, broker=broker, lease=self._lease, agenda=self._agenda, health=self._health
+        )
         self._fetchers = [
             Fetcher(
                 f"fetcher-{n}", store=store, broker=broker, lease=self._lease, slots=slots, agenda=self._agenda,

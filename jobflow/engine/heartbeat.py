@@ -64,7 +64,9 @@ class Heartbeat:
         loop = asyncio.get_running_loop()
         first: asyncio.Future[None] = loop.create_future()
         main = threading.get_ident()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live(loop, first, main)), name="heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._live(loop, first, main)), name="heartbeat", daemon=True
+        )
         self._thread.start()
         await first
 
@@ -116,7 +118,10 @@ class Heartbeat:
 
     async def _connect(self) -> Connection:
         return await asyncpg.connect(
-            self._url, timeout=self._period, command_timeout=self._period, server_settings={"application_name": "jobflow"}
+            self._url,
+            timeout=self._period,
+            command_timeout=self._period,
+            server_settings={"application_name": "jobflow"},
         )
 
     async def _register(self, connection: Connection) -> None:

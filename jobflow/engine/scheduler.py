@@ -32,7 +32,9 @@ Tail = tuple[datetime, UUID] | None
 class Scheduler:
     name = "scheduler"
 
-    def __init__(self, *, store: Store, broker: Broker, lease: Lease, agenda: Agenda, health: Health, events: Events) -> None:
+    def __init__(
+        self, *, store: Store, broker: Broker, lease: Lease, agenda: Agenda, health: Health, events: Events
+    ) -> None:
         self.wake = Wake()
         self._store, self._broker, self._lease = store.pinned(), broker, lease
         self._agenda, self._health, self._events = agenda, health, events

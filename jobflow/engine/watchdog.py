@@ -23,7 +23,14 @@ class Watchdog:
     name = "watchdog"
 
     def __init__(
-        self, *, slots: Slots, endings: Endings, lease: Lease, events: Events, outage: float, lag: Callable[[float], None]
+        self,
+        *,
+        slots: Slots,
+        endings: Endings,
+        lease: Lease,
+        events: Events,
+        outage: float,
+        lag: Callable[[float], None],
     ) -> None:
         self.wake = Wake()
         self._slots, self._endings, self._lease, self._events = slots, endings, lease, events
@@ -53,5 +60,7 @@ class Watchdog:
         supervision.abandoned = supervision.ended = True
         self._slots.write_off()
         self._events.emit(RunStuck(supervision.run))
-        failure = Failure("Stuck", f"The handler did not end within {STUCK:g} s after it was stopped ({supervision.cause}).")
+        failure = Failure(
+            "Stuck", f"The handler did not end within {STUCK:g} s after it was stopped ({supervision.cause})."
+        )
         self._endings.put(Ending(fail(supervision.run, failure, 60.0), time.monotonic() - supervision.began))
