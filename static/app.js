@@ -11,10 +11,10 @@
   // --- Live: hints of the stream, or a poll every 2 s while there is none.
   const POLL = 2000, REOPEN = 10000, RELOAD = 5000;
   const hasStream = live.hasAttribute("hx-sse:connect");
-  let streaming = false, paused = false, stale = false, missed = false;
+  let streaming = false, paused = false, stale = false, missed = false, acting = 0;
 
   const picked = () => findAll('tbody input[name="id"]:checked');
-  const busy = () => picked().length > 0 || find("dialog[open]") !== null;
+  const busy = () => acting > 0 || picked().length > 0 || find("dialog[open]") !== null;
   const hint = (name) => live.dispatchEvent(new CustomEvent(name));
 
   const tell = () => {
@@ -38,8 +38,13 @@
 
   // A page that changes under the hand of somebody who is choosing helps nobody.
   on("htmx:before:request", (event) => {
-    const source = event.detail.ctx.sourceElement;
-    if (source.matches("[data-region]") && (paused || busy())) { missed = true; event.preventDefault(); }
+    const { sourceElement, request } = event.detail.ctx;
+    if (sourceElement.matches("[data-region]") && (paused || busy())) { missed = true; event.preventDefault(); }
+    else if (request.method === "POST") acting += 1;
+  });
+  on("htmx:finally:request", (event) => {
+    const { request, hx } = event.detail.ctx;
+    if (request.method === "POST" && !hx?.redirect) { acting -= 1; tell(); }
   });
   on("htmx:after:request", (event) => {
     const { sourceElement, response } = event.detail.ctx;

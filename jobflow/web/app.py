@@ -51,7 +51,7 @@ class Web(Litestar):
             debug=False,
         )
         self.parts = parts
-        self.pages = self.state.pages = Pages(parts, stream=any(route.path == "/events" for route in self.routes))
+        self.pages = self.state.pages = Pages(parts, {route.path for route in self.routes})
         self._door = Door(parts, self.pages.sessions)
         self.state.hub = parts.hub
         self.state.openapi = describe(documented(self))

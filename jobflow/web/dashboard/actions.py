@@ -33,7 +33,12 @@ ACTIONS = {
         Action("cancel", "Cancel", "Stop on purpose", _from(Cause.CANCELLED), Client.cancel),
         Action("discard", "Discard", "Move to the dead letters", _from(Cause.DISCARDED), Client.discard),
         Action(
-            "delete", "Delete", "Remove for good, history included", frozenset(Status) - {Status.PROCESSING}, Client.delete, True
+            "delete",
+            "Delete",
+            "Remove for good, history included",
+            frozenset(Status) - {Status.PROCESSING},
+            Client.delete,
+            True,
         ),
     )
 }

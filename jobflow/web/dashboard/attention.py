@@ -65,7 +65,10 @@ def _of_workers(workers: Sequence[Worker]) -> Iterator[Notice]:
     if lost:
         what = "A worker process was" if len(lost) == 1 else f"{len(lost)} worker processes were"
         yield Notice(
-            "warn", f"{what} lost in the last day. What was running there was run again.", "/dashboard/workers", "Workers"
+            "warn",
+            f"{what} lost in the last day. What was running there was run again.",
+            "/dashboard/workers",
+            "Workers",
         )
 
 

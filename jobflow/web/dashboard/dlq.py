@@ -13,7 +13,7 @@ from jobflow.web.dashboard.actions import ACTIONS
 from jobflow.web.dashboard.filters import number
 from jobflow.web.dashboard.forms import read_form
 from jobflow.web.dashboard.jobs import DEAD, confirm, listed
-from jobflow.web.dashboard.page import see, show
+from jobflow.web.dashboard.page import live, see, show
 from jobflow.web.query import read_listing
 from jobflow.web.schemas import fit
 
@@ -22,6 +22,7 @@ FIELDS = frozenset({"type", "queue", "tag", "error", "created_after", "created_b
 
 
 @get(PATH)
+@live
 async def dead_letters(request: Call) -> ASGIApp:
     pairs = address.read_pairs(request.query_bytes)
     if (tidied := address.tidy(pairs)) != pairs:

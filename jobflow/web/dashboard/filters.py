@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from jobflow.lifecycle import Cause, Status
 SHOWN = 8 * 1024  # characters of a payload or result on a page; the rest is behind a link
 
 _GAP = "\u00a0"  # between a number and its unit: never broken over two lines
+_TIME = Markup('<time datetime="%s" title="%s">%s</time>')
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
@@ -53,6 +55,7 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+@cache
 def icon(path: str) -> Markup:
     return Markup('<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="{}"/></svg>').format(path)
 
@@ -64,6 +67,7 @@ def look(state: str) -> Look:
     return LOOKS[ENDINGS[Cause(state)]]
 
 
+@cache
 def badge(state: str) -> Markup:
     """A status, or how a run ended: icon and word in its colour."""
     tone, path, _ = look(state)
@@ -109,9 +113,7 @@ def when(moment: datetime | None) -> Markup:
     if moment is None:
         return Markup("–")
     exact = moment.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        f"{exact:%Y-%m-%dT%H:%M:%SZ}", clock(exact), age(exact)
-    )
+    return _TIME % (f"{exact:%Y-%m-%dT%H:%M:%SZ}", clock(exact), age(exact))
 
 
 def clock(moment: datetime | None) -> str:
@@ -123,6 +125,11 @@ def number(value: float) -> str:
     if 0 < value < 1:
         return f"{value:.2g}"
     return f"{value:,.1f}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
+
+
+def short(value: int) -> str:
+    """For where there is little room: ``999,999``, then ``1.2 M``."""
+    return number(value) if value < 1_000_000 else f"{value / 1e6:,.{1 if value < 1e8 else 0}f}{_GAP}M"
 
 
 def one_line(text: str, length: int = 160) -> str:
@@ -152,6 +159,7 @@ FILTERS = {
     "since": since,
     "clock": clock,
     "number": number,
+    "short": short,
     "one_line": one_line,
     "pretty": pretty,
     "look": look,

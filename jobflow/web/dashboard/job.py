@@ -16,7 +16,7 @@ from jobflow.web.dashboard.actions import named, possible
 from jobflow.web.dashboard.filters import age, look, words
 from jobflow.web.dashboard.forms import read_form
 from jobflow.web.dashboard.jobs import PATH, confirm
-from jobflow.web.dashboard.page import POLICY, leave, see, show
+from jobflow.web.dashboard.page import POLICY, leave, live, see, show
 from jobflow.web.jobs import read_id
 
 RUNS = 30  # of the history on a page, the newest
@@ -33,6 +33,7 @@ class Step(NamedTuple):
 
 
 @get(PATH + "/{job_id:str}")
+@live
 async def job(request: Call, job_id: FromPath[str]) -> ASGIApp:
     found = await request.parts.store.get_job(read_id(job_id))
     attempts = found.attempts if isinstance(found.attempts, list) else []

@@ -14,7 +14,7 @@ from jobflow.web.call import Answer, Call
 from jobflow.web.dashboard import address
 from jobflow.web.dashboard.actions import ACTIONS, SELECTED, act_on_all, named
 from jobflow.web.dashboard.forms import read_form
-from jobflow.web.dashboard.page import see, show, wants_part
+from jobflow.web.dashboard.page import live, see, show, wants_part
 from jobflow.web.jobs import read_id
 from jobflow.web.problems import Refused
 from jobflow.web.query import Paging, read_listing
@@ -24,6 +24,7 @@ SUGGESTED = 200  # names that a filter field offers
 
 
 @get(PATH)
+@live
 async def jobs(request: Call) -> ASGIApp:
     pairs = address.read_pairs(request.query_bytes)
     if (tidied := address.tidy(pairs)) != pairs:

@@ -8,7 +8,8 @@ from litestar.types import ASGIApp
 from jobflow.errors import StoreUnavailable
 from jobflow.web.call import Answer, Call
 from jobflow.web.dashboard.attention import find_notices
-from jobflow.web.dashboard.page import pages_of, show
+from jobflow.web.dashboard.page import live, show
+from jobflow.web.dashboard.state import read_state
 
 QUEUES = 100  # rows on a page
 
@@ -18,29 +19,32 @@ async def home(request: Call) -> Answer:
     parts = request.parts
     host = request.visit.headers[b"host"].decode("latin-1")  # the door has checked it
     try:
-        state = await pages_of(request).state()
+        state = await read_state(request.parts.store)
     except StoreUnavailable:
         state = None
     return show(request, "home", fragment="home", state=state, engine=parts.engine, host=host)
 
 
 @get("/dashboard")
+@live
 async def overview(request: Call) -> ASGIApp:
-    state = await pages_of(request).state()
+    state = await read_state(request.parts.store)
     notices = find_notices(state.queues, state.workers, state.minutes, broker_up=request.parts.engine.broker_up)
     return show(request, "overview", fragment="overview", state=state, notices=notices)
 
 
 @get("/dashboard/queues")
+@live
 async def queues(request: Call) -> ASGIApp:
-    state = await pages_of(request).state()
+    state = await read_state(request.parts.store)
     return show(request, "queues", fragment="queues", queues=state.queues[:QUEUES], total=len(state.queues))
 
 
 @get("/dashboard/workers")
+@live
 async def workers(request: Call) -> ASGIApp:
     """Living processes first; the store lists 200 at most."""
-    state = await pages_of(request).state()
+    state = await read_state(request.parts.store)
     return show(request, "workers", fragment="workers", workers=state.workers)
 
 

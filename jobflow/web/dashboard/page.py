@@ -6,11 +6,14 @@ A page includes the fragment that it later refreshes: asked by htmx, the same UR
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial, wraps
 from typing import Any
 from urllib.parse import quote, unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp
 
 from jobflow import __version__, errors
 from jobflow.lifecycle import Status
@@ -20,10 +23,11 @@ from jobflow.web.call import Answer, Call, Headers, Visit
 from jobflow.web.dashboard import charts, filters
 from jobflow.web.dashboard.session import VISITOR, Session, Sessions, cookie_of, is_page
 from jobflow.web.dashboard.shared import Shared
-from jobflow.web.dashboard.state import read_state
 from jobflow.web.dashboard.static import url_of
 from jobflow.web.parts import Parts
 from jobflow.web.problems import INTERNAL, kind_of, problem
+
+Handler = Callable[..., Awaitable[ASGIApp]]
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -37,6 +41,7 @@ HEADERS: Headers = [
     (b"cache-control", b"no-store"),
     (b"vary", b"Accept, Cookie, HX-Request, HX-Request-Type"),
 ]
+PTAG = b"hx-ptag"  # of a fragment: its hash, which htmx sends back
 SAID = "jobflow_said"  # the cookie that carries a sentence over a redirect
 SAID_MAX = 400  # characters
 THEMES = ("light", "dark")
@@ -45,10 +50,10 @@ THEMES = ("light", "dark")
 class Pages:
     """Templates, sessions and what all tabs share, built once."""
 
-    def __init__(self, parts: Parts, *, stream: bool) -> None:
-        """``stream``: whether /events is there; without it pages poll."""
+    def __init__(self, parts: Parts, paths: Collection[str]) -> None:
+        """``paths``: of all routes; without /events pages poll."""
         settings = parts.settings
-        self.state = Shared(lambda: read_state(parts.store))
+        self.shared = Shared()
         self.sessions = Sessions(settings.admin_token or settings.database_url)
         self.locked = bool(settings.admin_token)
         self.templates = Environment(
@@ -65,7 +70,8 @@ class Pages:
             "asset": url_of,
             "locked": self.locked,
             "sparkline": charts.sparkline,
-            "stream": stream,
+            "stream": "/events" in paths,
+            "docs": "/docs" if "/docs" in paths else "/openapi.json",
             "version": __version__,
         }
 
@@ -80,8 +86,8 @@ class Pages:
         if said:
             headers.append((b"set-cookie", f"{SAID}=; Path=/; Max-Age=0".encode()))
         theme = cookie_of(visit, "jobflow_theme")
-        partial = bool(fragment) and wants_part(visit)
-        template = self.templates.get_template(f"partials/{fragment}.html" if partial else f"{name}.html")
+        part = bool(fragment) and wants_part(visit)
+        template = self.templates.get_template(f"partials/{fragment}.html" if part else f"{name}.html")
         text = template.render(
             csrf=self.sessions.form_token(session),
             signed_in=session.signed_in,
@@ -90,14 +96,11 @@ class Pages:
             said=said,
             **context,
         )
-        if partial and said:
+        if part and said:
             text += self.templates.get_template("partials/said.html").render(said=said)
         body = text.encode()
-        if partial:
-            tag = hashlib.blake2b(body, digest_size=9).hexdigest().encode()
-            headers.append((b"hx-ptag", tag))
-            if visit.headers.get(b"hx-ptag") == tag:
-                return Answer(304, b"", [*HEADERS[1:], *headers])
+        if part and status == 200:
+            headers.append((PTAG, hashlib.blake2b(body, digest_size=9).hexdigest().encode()))
         return Answer(status, body, [*HEADERS, *headers])
 
     def session(self, visit: Visit) -> tuple[Session, Headers]:
@@ -147,12 +150,31 @@ def _sentence(error: Exception, status: int, visit: Visit) -> str:
         return "Something went wrong while this page was made."
     if isinstance(error, HTTPException):
         return f"{visit.method} is not possible here." if status == 405 else "There is no such page."
-    return str(error)
+    text = str(error)
+    return text if text.endswith((".", "…")) else f"{text}."
 
 
 def show(request: Call, name: str, status: int = 200, *, fragment: str = "", **context: Any) -> Answer:
     """Render a page for a route handler."""
     return pages_of(request).render(request.visit, name, status, fragment=fragment, **context)
+
+
+def live(page: Handler) -> Handler:
+    """Let the tabs of a person that ask for the same fragment at once share one answer; 304 for those that have it."""
+
+    @wraps(page)
+    async def fragment(request: Call, **path: str) -> ASGIApp:
+        pages, visit = pages_of(request), request.visit
+        session = pages.sessions.find(visit)
+        if session is None or not wants_part(visit) or cookie_of(visit, SAID):
+            return await page(request, **path)
+        key = (visit.path, request.query_bytes, session.value)
+        answer = await pages.shared(key, partial(page, request, **path))
+        if isinstance(answer, Answer) and (PTAG, visit.headers.get(PTAG)) in answer.headers:
+            return Answer(304, b"", answer.headers[1:])
+        return answer
+
+    return fragment
 
 
 def pages_of(request: Call) -> Pages:
@@ -188,7 +210,7 @@ def wants_part(visit: Visit) -> bool:
 
 def wants_page(visit: Visit) -> bool:
     """Whether an error should be a page: a browser asks, for one of the dashboard's paths."""
-    return is_page(visit.path) and asks_for_html(visit)
+    return (visit.path == "/" or is_page(visit.path)) and asks_for_html(visit)
 
 
 def asks_for_html(visit: Visit) -> bool:

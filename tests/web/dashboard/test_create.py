@@ -92,5 +92,5 @@ async def test_bad_json_and_a_taken_key(http: httpx.AsyncClient) -> None:
 
 async def test_a_type_that_nobody_handles_is_taken_with_a_word(http: httpx.AsyncClient) -> None:
     page = await visit(http, f"{PATH}?type=nobody.knows")
-    assert "No process of this kind handles nobody.knows" in page.text
+    assert "There is no handler for nobody.knows here" in page.text
     assert (await page.submit(PATH, delay="1000")).status == 200

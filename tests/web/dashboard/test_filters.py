@@ -72,6 +72,13 @@ def test_numbers_are_readable(value: float, text: str) -> None:
     assert filters.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (999_999, "999,999"), (1_234_567, "1.2 M"), (2_345_678_901, "2,346 M")]
+)
+def test_large_figures_are_short(value: int, text: str) -> None:
+    assert filters.short(value).replace("\u00a0", " ") == text
+
+
 def test_one_line_of_a_long_text() -> None:
     assert filters.one_line("\n one\ntwo") == "one"
     assert filters.one_line("x" * 200) == "x" * 159 + "…"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import httpx
-import pytest
 
 from tests.support.pages import BROWSER, visit
 from tests.support.waiting import final
@@ -11,7 +10,7 @@ from tests.web.dashboard.conftest import TOKEN
 
 
 async def test_without_a_cookie_every_page_leads_to_the_login(locked: httpx.AsyncClient) -> None:
-    for path in ("/dashboard", "/dashboard/jobs", "/dashboard/nothing"):
+    for path in ("/", "/dashboard", "/dashboard/jobs", "/dashboard/nothing"):
         answer = await locked.get(path, headers=BROWSER)
         assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={path}")
         part = await locked.get(path, headers=BROWSER | {"hx-request": "true"})
@@ -55,10 +54,11 @@ async def test_a_wrong_token_is_refused(locked: httpx.AsyncClient) -> None:
     assert (await wrong.submit("/login", token=TOKEN)).path == "/dashboard/dlq"
 
 
-@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example"])
-async def test_the_login_leads_nowhere_else(locked: httpx.AsyncClient, target: str) -> None:
-    page = await visit(locked, f"/login?next={target}")
-    assert (await page.submit("/login", token=TOKEN)).path == "/dashboard"
+async def test_the_login_leads_nowhere_else(locked: httpx.AsyncClient) -> None:
+    for target in ("//evil.example", "https://evil.example", "/\\evil.example"):
+        page = await visit(locked, f"/login?next={target}")
+        assert (await page.submit("/login", token=TOKEN)).path == "/dashboard"
+        locked.cookies.clear()
 
 
 async def test_whoever_is_logged_in_or_needs_no_login_goes_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -25,7 +26,7 @@ class Source:
 
 async def test_a_crowd_costs_one_read() -> None:
     source = Source()
-    shared = Shared(source.read)
+    shared = partial(Shared(), "key", source.read)
 
     assert await asyncio.gather(*(shared() for _ in range(50))) == [0] * 50
     assert source.reads == 1
@@ -33,7 +34,7 @@ async def test_a_crowd_costs_one_read() -> None:
 
 async def test_whoever_asks_during_a_read_gets_the_next_one() -> None:
     source = Source()
-    shared = Shared(source.read)
+    shared = partial(Shared(), "key", source.read)
     source.gate.clear()
     first = asyncio.create_task(shared())
     await asyncio.sleep(0)
@@ -57,7 +58,7 @@ async def test_a_failure_reaches_all_who_asked_and_is_not_kept() -> None:
             raise ValueError("away")
         return 1
 
-    shared = Shared(read)
+    shared = partial(Shared(), "key", read)
     assert all(
         isinstance(answer, ValueError) for answer in await asyncio.gather(shared(), shared(), return_exceptions=True)
     )
@@ -67,7 +68,7 @@ async def test_a_failure_reaches_all_who_asked_and_is_not_kept() -> None:
 
 async def test_one_who_leaves_does_not_take_the_answer_along() -> None:
     source = Source()
-    shared = Shared(source.read)
+    shared = partial(Shared(), "key", source.read)
     source.gate.clear()
     leaves, stays = asyncio.create_task(shared()), asyncio.create_task(shared())
     await asyncio.sleep(0)
@@ -77,3 +78,14 @@ async def test_one_who_leaves_does_not_take_the_answer_along() -> None:
     assert await stays == 0
     with pytest.raises(asyncio.CancelledError):
         await leaves
+
+
+async def test_other_things_are_read_beside_it_and_nothing_is_kept() -> None:
+    shared = Shared()
+    one, other = Source(), Source()
+    one.gate.clear()
+    first = asyncio.create_task(shared("one", one.read))
+    assert await shared("other", other.read) == 0
+    one.gate.set()
+    assert await first == 0
+    assert (shared._running, shared._next) == ({}, {})

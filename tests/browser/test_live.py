@@ -1,0 +1,117 @@
+"""Pages that stay up to date, and hold still while somebody chooses."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+from playwright.async_api import Page, expect
+
+from jobflow.pool import Connection
+from tests.browser.conftest import OpenTab
+from tests.support.process import Process
+from tests.support.rows import add_job
+
+QUICK = 1.5  # seconds from the answer of the API to the eye
+
+
+async def submit(api: httpx.AsyncClient, tag: str, **more: object) -> str:
+    answer = await api.post("/jobs", json={"type": "noop", "delay": 5000, "tags": [tag], **more})
+    id: str = answer.json()["id"]
+    return id
+
+
+async def test_a_new_job_appears_within_a_moment(tab: Page, api: httpx.AsyncClient) -> None:
+    await tab.goto("/dashboard/jobs?tag=quick")
+    await expect(tab.locator("#pulse")).to_have_attribute("data-state", "live")
+    for _ in range(2):
+        await tab.wait_for_timeout(1_100)
+        id = await submit(api, "quick")
+        begin = time.monotonic()
+        await expect(tab.locator(f"#job-{id}")).to_be_visible()
+        assert time.monotonic() - begin < QUICK
+
+
+async def test_the_overview_counts_along(tab: Page, api: httpx.AsyncClient) -> None:
+    await tab.goto("/dashboard")
+    scheduled = tab.locator(".states li", has_text="scheduled").locator("strong")
+    before = int((await scheduled.inner_text()).replace(",", ""))
+    await submit(api, "count")
+    await expect(scheduled).to_have_text(f"{before + 1:,}")
+
+
+async def test_nothing_moves_under_a_selection(tab: Page, api: httpx.AsyncClient) -> None:
+    first = await submit(api, "select")
+    await tab.goto("/dashboard/jobs?tag=select")
+    await expect(tab.locator("#pulse")).to_have_attribute("data-state", "live")
+    await tab.locator(f"#pick-{first}").check()
+    await expect(tab.locator("#picked")).to_have_text("· 1 selected")
+    await expect(tab.locator("#pulse")).to_have_attribute("data-state", "paused")
+    second = await submit(api, "select")
+    await tab.wait_for_timeout(2_500)
+    await expect(tab.locator(f"#job-{second}")).to_have_count(0)
+    await expect(tab.locator(f"#pick-{first}")).to_be_checked()
+
+    await tab.locator(f"#pick-{first}").uncheck()
+    await expect(tab.locator(f"#job-{second}")).to_be_visible()
+
+
+async def test_focus_and_what_is_unfolded_survive_a_refresh(
+    tab: Page, api: httpx.AsyncClient, rows: Connection
+) -> None:
+    id = (await api.post("/jobs", json={"type": "fail.later", "tags": ["focus"]})).json()["id"]
+    await tab.goto(f"/dashboard/jobs/{id}")
+    await expect(tab.locator(".title .badge")).to_have_text("failed")
+    await tab.locator("#traceback-1 summary").click()
+    await tab.locator("#do-cancel").focus()
+    await rows.execute("UPDATE jobs SET priority = 1 WHERE id = $1", id)
+    await submit(api, "hint")
+    await expect(tab.locator("dl")).to_contain_text("Priority 1".split()[0])
+    await expect(tab.locator("dt:has-text('Priority') + dd")).to_have_text("1")
+    await expect(tab.locator("#traceback-1")).to_have_attribute("open", "")
+    await expect(tab.locator("#do-cancel")).to_be_focused()
+
+    await tab.goto("/dashboard/jobs?tag=focus")
+    await tab.locator(f"#link-{id}").focus()
+    await tab.locator("summary", has_text="Filter").evaluate("(summary) => summary.parentElement.open = true")
+    newer = await submit(api, "focus")
+    await expect(tab.locator(f"#job-{newer}")).to_be_visible()
+    await expect(tab.locator(f"#link-{id}")).to_be_focused()
+    await expect(tab.locator("#filter")).to_have_attribute("open", "")
+
+
+async def test_without_the_stream_pages_poll(tab: Page, api: httpx.AsyncClient) -> None:
+    await tab.route("**/events", lambda route: route.fulfill(status=200, content_type="text/plain", body="no stream"))
+    await tab.goto("/dashboard/jobs?tag=poll")
+    id = await submit(api, "poll")
+    begin = time.monotonic()
+    await expect(tab.locator(f"#job-{id}")).to_be_visible()
+    assert time.monotonic() - begin < 3.5
+    await expect(tab.locator("#pulse")).to_have_attribute("data-state", "polling")
+
+
+async def test_the_pause_button_holds_a_page(tab: Page, api: httpx.AsyncClient) -> None:
+    await tab.goto("/dashboard/jobs?tag=pause")
+    await tab.locator("#pause").click()
+    id = await submit(api, "pause")
+    await tab.wait_for_timeout(2_200)
+    await expect(tab.locator(f"#job-{id}")).to_have_count(0)
+    await tab.locator("#pause").click()
+    await expect(tab.locator(f"#job-{id}")).to_be_visible()
+
+
+async def test_a_page_says_when_it_gets_no_answer(open_tab: OpenTab, site: Process, rows: Connection) -> None:
+    id = await add_job(rows, "cancelled", tags=["stale"])
+    async with open_tab(expected=("503",)) as tab:
+        await tab.goto("/dashboard/jobs?tag=stale")
+        await expect(tab.locator(f"#job-{id}")).to_be_visible()
+        problem = '<div class="notice bad"><p>Postgres is away.</p></div>'
+        headers = {"hx-retarget": "#notice", "hx-reswap": "innerHTML", "content-type": "text/html"}
+        await tab.route("**/events", lambda route: route.fulfill(status=200, body=""))
+        await tab.reload()
+        await tab.route("**/jobs?tag=stale", lambda route: route.fulfill(status=503, headers=headers, body=problem))
+        await expect(tab.locator("#pulse")).to_have_attribute("data-state", "stale")
+        await expect(tab.get_by_role("status")).to_have_text("Postgres is away.")
+        await expect(tab.locator(f"#job-{id}")).to_be_visible()  # what was there stays
+        await tab.unroute("**/jobs?tag=stale")
+        await expect(tab.get_by_role("status")).to_be_empty()
