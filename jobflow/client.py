@@ -18,7 +18,8 @@ from uuid_utils.compat import uuid7
 from jobflow.broker import Broker, Entry
 from jobflow.errors import BrokerUnavailable, Conflict, Fault, Invalid, JobflowError
 from jobflow.events import Events, JobMoved, JobsEnqueued, Warned
-from jobflow.intake import Intake, Submission, Submitted
+from jobflow.intake import Intake
+from jobflow.ledger import Submission, Submitted
 from jobflow.lifecycle import MOVES, Cause, Job, NewJob, Status, refusal
 from jobflow.payloads import check
 from jobflow.pool import Row

@@ -186,8 +186,9 @@ class Store:
     async def set_worker_state(self, worker: UUID, state: str) -> None:
         await self._rows("set_worker_state", worker, state)
 
-    async def mark_lost(self, myself: UUID) -> list[UUID]:
-        return [row["id"] for row in await self._rows("mark_lost", myself)]
+    async def mark_lost(self, myself: UUID, sent: datetime | None = None) -> list[UUID]:
+        """``sent``: Postgres' time now, as far as the caller knows; a statement that arrives late judges nobody."""
+        return [row["id"] for row in await self._rows("mark_lost", myself, sent)]
 
     async def find_lost_runs(self, *, orphans: bool) -> list[Run]:
         return [Run(payload="", **row) for row in await self._rows("find_lost_runs", orphans)]

@@ -550,11 +550,17 @@ async def test_a_beat_that_comes_first_saves_a_lapsed_process(store: Store, data
     assert await database.fetchval("SELECT state FROM workers WHERE lease_until > now() AND running = 3") == "alive"
 
 
+async def test_a_judgement_that_arrives_late_is_void(store: Store, database: Connection) -> None:
+    lapsed = await add_worker(database, lease=-1)
+    assert await store.mark_lost(uuid7(), ago(1.5)) == []  # Postgres stood still while it was on its way
+    assert await store.mark_lost(uuid7(), ago(0.1)) == [lapsed]
+
+
 async def test_a_beat_that_comes_second_learns_that_it_is_lost(store: Store, pool: Pool, database: Connection) -> None:
     worker = await add_worker(database, lease=-5)
     async with pool.connection("other") as marking:
         async with marking.transaction():
-            assert [worker] == [row["id"] for row in await marking.fetch(SQL["mark_lost"], uuid7())]
+            assert [worker] == [row["id"] for row in await marking.fetch(SQL["mark_lost"], uuid7(), None)]
             beat = asyncio.create_task(database.fetchrow(SQL["beat"], worker, 60.0, 0))
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             async with store.connection() as looking:

@@ -31,7 +31,7 @@ class Rescuer:
     async def tick(self) -> float:
         # Only who is well itself may judge: after an outage of Postgres all living processes beat first.
         if self._lease.healthy() and self._lease.worker is not None:
-            for worker in await self._store.mark_lost(self._lease.worker):
+            for worker in await self._store.mark_lost(self._lease.worker, self._lease.now()):
                 self._events.emit(WorkerMarkedLost(worker))
             # In a second transaction: a beat that was under way when we marked has lost by now.
             orphans = self._ticks % ORPHANS_EVERY == 0

@@ -210,7 +210,7 @@ def wants_part(visit: Visit) -> bool:
 
 def wants_page(visit: Visit) -> bool:
     """Whether an error should be a page: a browser asks, for one of the dashboard's paths."""
-    return (visit.path == "/" or is_page(visit.path)) and asks_for_html(visit)
+    return (visit.path in ("/", "/docs") or is_page(visit.path)) and asks_for_html(visit)
 
 
 def asks_for_html(visit: Visit) -> bool:
