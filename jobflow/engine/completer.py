@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import asyncpg
 
@@ -17,6 +16,7 @@ from jobflow.engine.slots import Slots
 from jobflow.errors import StoreUnavailable
 from jobflow.events import Events, RunEnded, RunRefused
 from jobflow.lifecycle import OPEN, Change, Failure, Status, fail
+from jobflow.pool import Row
 from jobflow.pusher import Pusher
 from jobflow.store import Store
 
@@ -95,7 +95,7 @@ class Completer:
             if others:
                 rows = await self._store.end_runs([e.change for e in others])
                 written.update((id(e), rows[e.change.run.id]["status"]) for e in others if e.change.run.id in rows)
-                self._push(rows.values())
+                push_open(self._pusher, rows.values())
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             await self._write_apart(batch, error)
             return
@@ -146,7 +146,9 @@ class Completer:
         ending.settled = False
         self._endings.put(ending)
 
-    def _push(self, rows: Any) -> None:
-        for row in rows:
-            if row["status"] in OPEN:
-                self._pusher.push(row["queue"], [Entry(row["priority"], row["run_at"], row["id"])])
+
+def push_open(pusher: Pusher, rows: Iterable[Row]) -> None:
+    """Make those known that may run again, of the rows that end_runs.sql wrote."""
+    for row in rows:
+        if row["status"] in OPEN:
+            pusher.push(row["queue"], [Entry(row["priority"], row["run_at"], row["id"])])

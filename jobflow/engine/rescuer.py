@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from jobflow.broker import Entry
+from jobflow.engine.completer import push_open
 from jobflow.engine.lease import Lease
 from jobflow.engine.loop import Wake
 from jobflow.events import Events, RunsRescued, WorkerMarkedLost
-from jobflow.lifecycle import OPEN, Run, lose
+from jobflow.lifecycle import Run, lose
 from jobflow.pusher import Pusher
 from jobflow.store import Store
 
@@ -43,9 +43,7 @@ class Rescuer:
 
     async def _rescue(self, runs: list[Run]) -> int:
         rows = await self._store.end_runs([lose(run) for run in runs], revoke=True)
-        for row in rows.values():
-            if row["status"] in OPEN:
-                self._pusher.push(row["queue"], [Entry(row["priority"], row["run_at"], row["id"])])
+        push_open(self._pusher, rows.values())
         for worker, count in Counter(run.worker for run in runs if run.id in rows).items():
             self._events.emit(RunsRescued(worker, count))
         return len(rows)

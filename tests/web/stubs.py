@@ -17,21 +17,14 @@ from jobflow.lifecycle import NewJob
 from jobflow.registry import Registry
 from jobflow.settings import Settings
 from jobflow.web import Parts, build_app
+from tests.support import rows
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def new_job(**changes: Any) -> NewJob:
-    values: dict[str, Any] = {
-        "id": UUID("0190b5d2-7c1e-7d3a-9f00-2b6c1d4e5f60"),
-        "type": "a",
-        "queue": "default",
-        "priority": 5,
-        "payload": b"{}",
-        "max_attempts": 5,
-        "timeout": 300.0,
-    }
-    return NewJob(**values | changes)
+    """Always the same one, but for ``changes``."""
+    return rows.new_job(**{"id": UUID("0190b5d2-7c1e-7d3a-9f00-2b6c1d4e5f60"), "type": "a"} | changes)
 
 
 class Stage:
