@@ -42,6 +42,9 @@
     if (sourceElement.matches("[data-region]") && (paused || busy())) { missed = true; event.preventDefault(); }
     else if (request.method === "POST") acting += 1;
   });
+  on("htmx:before:swap", (event) => { // asked before the hand came, answered after
+    if (event.detail.ctx.sourceElement?.matches("[data-region]") && (paused || busy())) { missed = true; event.preventDefault(); }
+  });
   on("htmx:finally:request", (event) => {
     const { request, hx } = event.detail.ctx;
     if (request.method === "POST" && !hx?.redirect) { acting -= 1; tell(); }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import httpx
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from jobflow.pool import Connection
 from tests.browser.conftest import OpenTab
@@ -52,6 +53,31 @@ async def test_nothing_moves_under_a_selection(tab: Page, api: httpx.AsyncClient
     await expect(tab.locator(f"#job-{second}")).to_have_count(0)
     await expect(tab.locator(f"#pick-{first}")).to_be_checked()
 
+    await tab.locator(f"#pick-{first}").uncheck()
+    await expect(tab.locator(f"#job-{second}")).to_be_visible()
+
+
+async def test_an_answer_on_its_way_does_not_move_what_was_picked_meanwhile(tab: Page, api: httpx.AsyncClient) -> None:
+    first = await submit(api, "flying")
+    await tab.goto("/dashboard/jobs?tag=flying")
+    await expect(tab.locator("#pulse")).to_have_attribute("data-state", "live")
+    asked, let_go = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        answer = await route.fetch()
+        asked.set()
+        await let_go.wait()
+        await route.fulfill(response=answer)
+
+    await tab.route("**/dashboard/jobs?**", hold)
+    second = await submit(api, "flying")
+    await asked.wait()
+    await tab.locator(f"#pick-{first}").check()
+    async with tab.expect_event("requestfinished"):
+        let_go.set()
+    await tab.unroute_all(behavior="ignoreErrors")
+    await expect(tab.locator("#picked")).to_have_text("· 1 selected")
+    await expect(tab.locator(f"#job-{second}")).to_have_count(0)
     await tab.locator(f"#pick-{first}").uncheck()
     await expect(tab.locator(f"#job-{second}")).to_be_visible()
 
