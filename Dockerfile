@@ -8,7 +8,7 @@ COPY requirements/build.txt requirements/serve.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --quiet --require-hashes -r requirements/build.txt \
     && python -m venv --without-pip /opt/jobflow \
-    && pip --python /opt/jobflow install --quiet --require-hashes -r requirements/serve.txt
+    && pip --python /opt/jobflow install --quiet --require-hashes --no-deps -r requirements/serve.txt
 COPY . .
 RUN pip wheel --quiet --no-deps --no-build-isolation --no-cache-dir --wheel-dir /wheels . \
     && pip --python /opt/jobflow install --quiet --no-deps --no-index /wheels/*.whl \

@@ -1,4 +1,4 @@
-# Only forwards; what the commands do stands in ./dev.
-.PHONY: run test test-oldest lint help
-help run test test-oldest lint:
-	@./dev $@
+# Only forwards; what the commands do stands in ./dev. Options: make chaos ARGS="--jobs 300000 --minutes 27".
+.PHONY: run test faults chaos mutants test-oldest lint help
+help run test faults chaos mutants test-oldest lint:
+	@./dev $@ $(ARGS)

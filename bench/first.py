@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import machine
-from bench.machine import Machine
+from bench.machine import App, Machine
 
 BULK = 1_000  # jobs in one POST /jobs/bulk
 
@@ -42,14 +42,19 @@ def drain(machine_: Machine, jobs: int, concurrency: int) -> Figures:
     url = machine_.fresh()
     machine.preload(url, jobs)
     with machine_.app(url, WORKER_CONCURRENCY=concurrency) as app:
-        began = time.perf_counter()
-        while asyncio.run(machine.fetch(url, "SELECT EXISTS (SELECT FROM jobs)")):
-            app.check()
-            if time.perf_counter() - began > 300:
-                raise SystemExit("The drain did not end within 300 s.")
-            time.sleep(0.1)
-        memory, cpu = app.peak_memory(), app.cpu()
-    return {"rate": rate(url, jobs), "memory": memory, "cpu_per_job": cpu / jobs * 1e6}
+        speed = drained(app, url, jobs)
+        return {"rate": speed, "memory": app.peak_memory(), "cpu_per_job": app.cpu() / jobs * 1e6}
+
+
+def drained(app: App, url: str, jobs: int) -> float:
+    """Jobs per second, once all are done. Raises SystemExit: some were not completed, or it took more than 300 s."""
+    began = time.perf_counter()
+    while asyncio.run(machine.fetch(url, "SELECT EXISTS (SELECT FROM jobs)")):
+        app.check()
+        if time.perf_counter() - began > 300:
+            raise SystemExit("The drain did not end within 300 s.")
+        time.sleep(0.1)
+    return rate(url, jobs)
 
 
 def bare(machine_: Machine, jobs: int, slots: int) -> Figures:

@@ -47,25 +47,26 @@ class Machine:
         self._count = 0
         self._last = ""
 
-    def fresh(self) -> str:
-        """The url of a new database, like the one a first start makes."""
+    def fresh(self, *, beside: bool = False, migrated: bool = True) -> str:
+        """The url of a new database, like the one a first start makes; the last one goes, but for ``beside``."""
         with redis.Redis.from_url(self.redis_url) as client:
             client.flushall()
         self._count += 1
         parts = urlsplit(self.database_url)
         admin = parts._replace(netloc=f"postgres:{parts.password}@{parts.hostname}:{parts.port}", path="/postgres")
         name = f"bench_{self._count}"
-        drop = [f"DROP DATABASE {self._last} WITH (FORCE)"] if self._last else []
+        drop = [f"DROP DATABASE {self._last} WITH (FORCE)"] if self._last and not beside else []
         asyncio.run(execute(admin.geturl(), *drop, f"CREATE DATABASE {name} OWNER {parts.username}", "CHECKPOINT"))
         self._last = name
         url = parts._replace(path=f"/{name}").geturl()
-        asyncio.run(upgrade(url))
+        if migrated:
+            asyncio.run(upgrade(url))
         return url
 
     @contextmanager
-    def app(self, database_url: str, **settings: Any) -> Iterator[App]:
-        """``jobflow serve`` on a free port, from its start until it has ended."""
-        app = App(self.folder / "app.log", database_url, self.redis_url, settings)
+    def app(self, database_url: str, *, tree: Path = CHECKOUT, **settings: Any) -> Iterator[App]:
+        """``jobflow serve`` of a checkout on a free port, from its start until it has ended."""
+        app = App(self.folder / "app.log", database_url, self.redis_url, settings, tree)
         try:
             yield app
         finally:
@@ -97,7 +98,9 @@ def machine(data: str | None) -> Iterator[Machine]:
 class App:
     """One application process."""
 
-    def __init__(self, log: Path, database_url: str, redis_url: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, log: Path, database_url: str, redis_url: str, settings: dict[str, Any], tree: Path = CHECKOUT
+    ) -> None:
         self.port = free_port()
         self.log = log
         env = {name: value for name, value in os.environ.items() if not name.startswith("JOBFLOW_")}
@@ -111,7 +114,7 @@ class App:
             **{name: str(value) for name, value in settings.items()},
         }
         with log.open("wb") as file:  # its working folder has no .env
-            env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(CHECKOUT), env.get("PYTHONPATH"))))
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(tree), env.get("PYTHONPATH"))))
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "jobflow", "serve"], env=env, cwd=log.parent, stdout=file, stderr=file
             )

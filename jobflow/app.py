@@ -11,7 +11,7 @@ from types import FrameType
 
 from litestar import Litestar
 
-from jobflow import __version__, logs, migrate, registry
+from jobflow import __version__, failpoints, logs, migrate, registry
 from jobflow.broker import Broker
 from jobflow.client import Client
 from jobflow.engine.engine import Engine
@@ -38,6 +38,9 @@ def create_app(settings: Settings) -> Litestar:
     events = Events()
     log = logs.setup(settings, events)
     metrics = Metrics(events, __version__)
+    failpoints.arm(settings.failpoints)
+    if settings.failpoints:
+        events.emit(Warned(f"JOBFLOW_FAILPOINTS is set: this process may die on purpose ({settings.failpoints})."))
     handlers = registry.load(settings.handler_modules)
     # The engine's loops hold one connection each; a dashboard search must not starve them, nor they the API.
     engine_share = 10

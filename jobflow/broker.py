@@ -122,10 +122,6 @@ class Broker:
         args = [part for priority, id in jobs for part in (priority, id.bytes)]
         return int(await self._run("drop", self._lanes(queue)[:10], args))
 
-    async def states(self, queue: str) -> dict[int, str]:
-        found = await self._run("states", [states_key(queue)], [])
-        return {priority: state.decode() for priority, state in enumerate(found)}
-
     async def take(self, client: str, wanted: int, limit: int, window: float) -> tuple[int, int, float]:
         """Let ``wanted`` requests of a client through, at most ``limit`` in any ``window`` seconds.
 

@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 
 from jobflow.broker import Broker, Entry
 from jobflow.errors import BrokerUnavailable, Conflict, Fault, Invalid, JobflowError
-from jobflow.events import Events, JobMoved, JobsEnqueued, Warned
+from jobflow.events import CANCEL_REQUESTED, Events, JobMoved, JobsEnqueued, Warned
 from jobflow.intake import Intake
 from jobflow.ledger import Submission, Submitted
 from jobflow.lifecycle import MOVES, Cause, Job, NewJob, Status, refusal
@@ -163,9 +163,17 @@ class Client:
         return await self._store.get_job(id)
 
     async def cancel(self, id: UUID, reason: str = "cancelled by a person") -> Job:
-        """Stop a job that is not running; of a cancelled one nothing changes. Raises NotFound, Pruned, Conflict."""
-        rows = await self._store.cancel_jobs([id], reason)
-        return await self._moved(id, rows, Cause.CANCELLED, unchanged=Status.CANCELLED)
+        """Stop a job; of a cancelled one nothing changes. A running one is asked to stop: until its handler has ended,
+        its status is ``processing`` and ``cancel_requested`` is true. Raises NotFound, Pruned, Conflict."""
+        rows = await self._store.cancel_jobs([id], reason, running=True)
+        if rows and rows[0]["before"] != Status.PROCESSING:
+            return await self._moved(id, rows, Cause.CANCELLED)
+        if rows:
+            self._events.emit(JobMoved(id, CANCEL_REQUESTED, Status.PROCESSING, Status.PROCESSING))
+        job = await self._store.get_job(id)
+        if job.status != Status.CANCELLED and not (job.status == Status.PROCESSING and job.cancel_requested):
+            raise refusal(job.status, Cause.CANCELLED)
+        return job
 
     async def discard(self, id: UUID) -> Job:
         """Move a job that is not running to the dead-letter queue. Raises NotFound, Pruned, Conflict."""
@@ -180,13 +188,12 @@ class Client:
         self._forget(rows)
         self._events.emit(JobMoved(id, "deleted", rows[0]["before"], ""))
 
-    async def _moved(self, id: UUID, rows: Sequence[Row], cause: Cause, unchanged: Status | None = None) -> Job:
+    async def _moved(self, id: UUID, rows: Sequence[Row], cause: Cause) -> Job:
         job = await self._store.get_job(id)
-        if rows:
-            self._forget(rows)
-            self._events.emit(JobMoved(id, cause.value, rows[0]["before"], MOVES[Status(rows[0]["before"])][cause]))
-        elif job.status != unchanged:
+        if not rows:
             raise refusal(job.status, cause)
+        self._forget(rows)
+        self._events.emit(JobMoved(id, cause.value, rows[0]["before"], MOVES[Status(rows[0]["before"])][cause]))
         return job
 
     async def _refuse(self, id: UUID, action: Cause) -> None:

@@ -15,6 +15,7 @@ from jobflow.lifecycle import Run
 FOREVER = 10 * 365 * 86_400  # seconds; no job waits longer
 
 Enqueue = Callable[..., Awaitable[UUID]]  # (type, payload, **options)
+Complete = Callable[[Any, Any, Any], Awaitable[None]]  # (supervision, session, result)
 
 
 class Snooze(msgspec.Struct, frozen=True):
@@ -69,11 +70,14 @@ class Log:
         self._events.emit(HandlerLog(self._run, "error", message, fields))
 
 
-class Stopped(Protocol):
-    """What a Context must know of its run's supervision: why it was told to stop, or None."""
+class Supervised(Protocol):
+    """What a Context shares with those who watch its run."""
+
+    noticed: bool  # whether the handler knows that it was told to stop
 
     @property
-    def cause(self) -> str | None: ...
+    def cause(self) -> str | None:
+        """Why it was told to stop, or None."""
 
 
 class Context:
@@ -82,13 +86,16 @@ class Context:
     state: what the ``@lifespan`` function yielded; None without one.
     """
 
-    __slots__ = ("_enqueue", "_events", "_run", "_supervision", "state")
+    __slots__ = ("_complete", "_enqueue", "_events", "_run", "_supervision", "state")
 
-    def __init__(self, run: Run, *, state: Any, events: Events, supervision: Stopped, enqueue: Enqueue) -> None:
+    def __init__(
+        self, run: Run, *, state: Any, events: Events, supervision: Supervised, enqueue: Enqueue, complete: Complete
+    ) -> None:
         self._run = run
         self._events = events
         self._supervision = supervision
         self._enqueue = enqueue
+        self._complete = complete
         self.state = state
 
     @property
@@ -120,7 +127,10 @@ class Context:
     @property
     def cancelled(self) -> bool:
         """True once this run was told to stop: out of time, cancelled, draining or lost. A thread should ask often."""
-        return self._supervision.cause is not None
+        if self._supervision.cause is None:
+            return False
+        self._supervision.noticed = True
+        return True
 
     async def enqueue(self, type: str, payload: Any = None, **options: Any) -> UUID:
         """Submit another job, committed when this returns; ``options`` are the members of ``POST /jobs``.
@@ -128,3 +138,13 @@ class Context:
         Raises Invalid (it does not fit its type), StoreUnavailable. Only for ``async`` handlers.
         """
         return await self._enqueue(type, {} if payload is None else payload, **options)
+
+    async def complete_in(self, session: Any, result: Any = None) -> None:
+        """Write this job's completion in the handler's own transaction, so that both are committed or neither is.
+
+        session: a SQLAlchemy AsyncSession or AsyncConnection to Jobflow's database, which the handler then commits. If it
+        does not, the attempt has failed (``NotCommitted``). ``result`` takes the place of what the handler returns.
+        Raises RunLost: the run was given up, roll back; ValueError or TypeError: the result is no JSON. Only for ``async``
+        handlers. After River's JobCompleteTx.
+        """
+        await self._complete(self._supervision, session, result)

@@ -11,6 +11,7 @@ JobflowError
 │   ├── UniqueConflict     a live job holds this unique_key
 │   └── KeyInFlight        the first request with this Idempotency-Key still runs
 ├── KeyReused              this Idempotency-Key was used for another body (422)
+├── RunLost                this run was given up: it can end its job no more (for handlers)
 └── Unavailable            a server we need is away (503)
     ├── StoreUnavailable   Postgres
     │   └── AnswerLost     a statement was sent, whether it was committed is not known
@@ -76,6 +77,10 @@ class KeyInFlight(Conflict):
 
 
 class KeyReused(JobflowError):
+    pass
+
+
+class RunLost(JobflowError):
     pass
 
 

@@ -22,6 +22,9 @@ class JobsEnqueued(Event, frozen=True):
     queues: Sequence[str]
 
 
+CANCEL_REQUESTED = "cancel_requested"  # the action of a JobMoved that moves nothing: its run was asked to stop
+
+
 class JobMoved(Event, frozen=True):
     """A person's or a rule's move, outside of a run."""
 
@@ -93,10 +96,11 @@ class LoopFailed(Event, frozen=True):
 
 
 class LoopBlocked(Event, frozen=True):
-    """The event loop did not move: ``stack`` is where it stands."""
+    """The event loop did not move: ``stack`` is where it stands, ``run`` whose handler holds it, if one does."""
 
     seconds: float
     stack: str
+    run: Run | None = None
 
 
 class RunStuck(Event, frozen=True):

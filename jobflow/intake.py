@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
+from jobflow import failpoints
 from jobflow.batcher import Batcher
 from jobflow.errors import AnswerLost, Conflict, Fault, Invalid, KeyInFlight, StoreUnavailable, UniqueConflict
 from jobflow.ledger import NOT_YET, OWNER, Answer, Busy, Holder, Ledger, Outcome, Submission, Submitted
@@ -109,6 +110,7 @@ class Intake:
                 # One row that Postgres does not take must not refuse its neighbours.
                 return [(await self._insert([submission], store))[0] for submission in batch]
             return [Invalid(Fault("", f"Postgres does not take this: {error}"))]
+        await failpoints.reach("enqueue.committed")
         return [Submitted(jobs=submission.jobs, created_at=created_at) for submission in batch]
 
     async def _insert_all(self, jobs: Sequence[NewJob], store: Store) -> datetime:
@@ -168,7 +170,10 @@ class Intake:
         try:
             store = self._careful_store
             async with store.connection() as connection, connection.transaction():
-                return await self._decide(group, connection)
+                outcomes = await self._decide(group, connection)
+                await failpoints.reach("keyed.inserted")
+            await failpoints.reach("keyed.committed")
+            return outcomes
         except AnswerLost as lost:
             return await self._ask(group, lost)
         except (Busy, asyncpg.UniqueViolationError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
@@ -184,6 +189,7 @@ class Intake:
         if not await self._store.try_keys_lock(connection, alone=alone):
             raise Busy
         locked = names if alone else await self._store.try_locks(connection, sorted(names))
+        await failpoints.reach("keyed.locked")
         ready = [submission for submission in group if submission.names() <= locked]
         ledger = await self._read(ready, connection)
         plans = [ledger.plan(s) if s.names() <= locked else Busy() for s in group]

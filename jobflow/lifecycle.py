@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 
 from jobflow.errors import Conflict
+
+Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]  # a time with a zone
 
 
 class Status(StrEnum):
@@ -150,8 +152,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     attempt: int
     worker: UUID | None
-    started_at: datetime | None
-    finished_at: datetime | None
+    started_at: Moment | None
+    finished_at: Moment | None
     outcome: str  # the cause that ended it, or "processing"
     error: JobError | None = None
     traceback: str | None = None
@@ -168,9 +170,9 @@ class Job(msgspec.Struct, kw_only=True):
     payload: msgspec.Raw
     attempt: int
     max_attempts: int
-    run_at: datetime
+    run_at: Moment
     timeout: float
-    expires_at: datetime | None = None
+    expires_at: Moment | None = None
     unique_key: str | None = None
     tags: Sequence[str] = ()
     progress: None = None
@@ -183,10 +185,10 @@ class Job(msgspec.Struct, kw_only=True):
     batch: UUID | None = None
     schedule: str | None = None
     trace_id: str | None = None
-    created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: Moment
+    updated_at: Moment
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
     attempts: list[Attempt] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -276,7 +278,7 @@ def hand_back(run: Run) -> Change:
 
 def lose(run: Run) -> Change:
     """The worker process is lost. No attempt is used up, but the third loss is the end: the payload may be a poison."""
-    failure = Failure("WorkerLost", "The worker process stopped without ending this run.")
+    failure = Failure("WorkerLost", "The worker process did not end this run: it stopped, or it hangs.")
     rescues = run.rescues + 1
     if rescues >= RESCUES:
         return _end(run, Cause.GIVEN_UP, attempt=run.attempt - 1, rescues=rescues, failure=failure)

@@ -257,7 +257,14 @@ _LINES: dict[type[e.Event], tuple[str | Callable[[Any], str], Callable[[Any], Fi
     e.ServerAway: ("error", lambda x: {"server": x.server, "error": one_line(x.error)}),
     e.ServerBack: ("warning", lambda x: {"server": x.server, "seconds": round(x.seconds, 3)}),
     e.LoopFailed: ("error", lambda x: {"loop": x.loop, **_error(x.error)}),
-    e.LoopBlocked: ("warning", lambda x: {"seconds": round(x.seconds, 3), "traceback": x.stack[-TRACEBACK_LIMIT:]}),
+    e.LoopBlocked: (
+        "warning",
+        lambda x: {
+            **(_run(x.run) if x.run else {}),
+            "seconds": round(x.seconds, 3),
+            "traceback": x.stack[-TRACEBACK_LIMIT:],
+        },
+    ),
     e.ProcessStarted: ("info", lambda x: {"worker": x.worker, "concurrency": x.concurrency, "types": list(x.types)}),
     e.ProcessDraining: ("info", lambda x: {"running": x.running}),
     e.ProcessStopped: ("info", lambda x: {"released": x.released, "seconds": round(x.seconds, 3)}),

@@ -6,6 +6,7 @@ half a microsecond each, and several of them per job would cost more than the re
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +38,7 @@ BUCKETS = (
 DISTINCT = 200  # names of types, and of queues, that get series of their own; the rest is "other"
 SERIES = 300  # the same for their pairs: names come from callers, memory does not
 OTHER = "other"
+LAG_TOLD = 60.0  # seconds that a late loop is told: longer than scrapes are apart
 
 
 class Histogram:
@@ -102,7 +104,7 @@ class Metrics(Collector):
         self._counts = dict.fromkeys(_COUNTERS, 0.0)
         self._away = {"postgres": False, "redis": False}
         self._away_seconds: defaultdict[str, float] = defaultdict(float)
-        self._loop_lag = 0.0
+        self._loop_lag, self._loop_lag_until = 0.0, 0.0
         self._gauges: list[Metric] = []
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -152,8 +154,10 @@ class Metrics(Collector):
         self._counts[type(event)] += _COUNTERS[type(event)][2](event)
 
     def set_loop_lag(self, seconds: float) -> None:
-        """How late the event loop last woke up."""
-        self._loop_lag = seconds
+        """How late the event loop woke up; the worst is told for a minute, or nobody who looks now and then would see it."""
+        now = time.monotonic()
+        if seconds >= self._loop_lag or now > self._loop_lag_until:
+            self._loop_lag, self._loop_lag_until = seconds, now + LAG_TOLD
 
     def render(self, totals: Totals, queues: Sequence[Queue]) -> bytes:
         """Everything in Prometheus' text format (see ``content_type``): our counters, and gauges of what is given.
@@ -182,7 +186,9 @@ class Metrics(Collector):
         yield seconds
         yield away
         yield GaugeMetricFamily(
-            "jobflow_event_loop_lag_seconds", "How late the loop last woke up", value=self._loop_lag
+            "jobflow_event_loop_lag_seconds",
+            "How late the loop woke up at worst in the last minute",
+            value=self._loop_lag,
         )
         build = GaugeMetricFamily("jobflow_build_info", "The version that runs", labels=["version"])
         build.add_metric([self._version], 1.0)

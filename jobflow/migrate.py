@@ -20,13 +20,14 @@ LOCK = "hashtextextended('jobflow migrations', 0)"
 
 # Of our role in this database only, so that they also hold behind a transaction pooler. The hot statements go by primary
 # key by their shape; any other plan is a trap while statistics are stale. Reads with free filters turn the methods on
-# again in their own transaction. No statement may wait for ever.
+# again in their own transaction. What is read as JSON tells its times in UTC. No statement may wait for ever.
 ROLE = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "jit": "off",
+    "timezone": "UTC",
     "statement_timeout": "10s",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "30s",

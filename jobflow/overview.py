@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from jobflow.lifecycle import Status
+from jobflow.lifecycle import Moment, Status
 
 
 class Totals(msgspec.Struct, kw_only=True):
@@ -32,8 +31,8 @@ class Queue(msgspec.Struct, kw_only=True):
     out_per_second: float
     paused: bool
     paused_reason: str | None
-    paused_until: datetime | None
-    created_at: datetime
+    paused_until: Moment | None
+    created_at: Moment
 
 
 class Worker(msgspec.Struct, kw_only=True):
@@ -49,22 +48,30 @@ class Worker(msgspec.Struct, kw_only=True):
     concurrency: int
     running: int
     types: Sequence[str]
-    started_at: datetime
-    beat_at: datetime
-    lease_until: datetime
+    started_at: Moment
+    beat_at: Moment
+    lease_until: Moment
 
 
 class Minute(msgspec.Struct, kw_only=True):
     """One minute of the charts: jobs submitted and completed, attempts that failed, jobs that became dead letters."""
 
-    minute: datetime
+    minute: Moment
     entered: int
     completed: int
     failed: int
     dead: int
 
 
-Rows = Sequence[Any]  # asyncpg's records
+class Overview(NamedTuple):
+    """Everything at one moment."""
+
+    queues: list[Queue]
+    workers: list[Worker]
+    minutes: list[Minute]
+
+
+Rows = Sequence[Mapping[str, Any]]  # of statements, read as JSON
 
 
 def build_totals(counts: Rows, due: Rows) -> Totals:
@@ -91,16 +98,16 @@ def build_queues(settings: Rows, counts: Rows, due: Rows, oldest: Rows, rates: R
         own = build_totals(counts_of.get(name, ()), due_of.get(name, ()))
         flow = flows.get(name, {"entered": None, "finished": None})
         queues.append(
-            Queue(
-                by_status=own.by_status,
-                ready=own.ready,
-                oldest_ready_age=ages.get(name),
-                in_per_second=flow["entered"] or 0.0,
-                out_per_second=flow["finished"] or 0.0,
+            {
+                "by_status": own.by_status,
+                "ready": own.ready,
+                "oldest_ready_age": ages.get(name),
+                "in_per_second": flow["entered"] or 0.0,
+                "out_per_second": flow["finished"] or 0.0,
                 **row,
-            )
+            }
         )
-    return queues
+    return msgspec.convert(queues, list[Queue])
 
 
 def _by_queue(rows: Rows) -> dict[str, list[Any]]:
@@ -112,4 +119,8 @@ def _by_queue(rows: Rows) -> dict[str, list[Any]]:
 
 def build_worker(row: Mapping[str, Any]) -> Worker:
     late = not row["lease_valid"] and row["state"] in ("alive", "draining")
-    return Worker(late=late, **{name: value for name, value in row.items() if name != "lease_valid"})
+    return msgspec.convert({**row, "late": late}, Worker)
+
+
+def build_minutes(rows: Rows) -> list[Minute]:
+    return msgspec.convert(rows, list[Minute])

@@ -37,6 +37,15 @@ _AWAY = (
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # it became a replica: another connection may lead to the new primary
+)
+
+# What a server says to whoever it does not let in; to us it is away until somebody mends that.
+_REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,  # another password, no such role
+    asyncpg.InvalidCatalogNameError,  # the database was dropped, or is being renamed
+    asyncpg.ObjectNotInPrerequisiteStateError,  # ALTER DATABASE … ALLOW_CONNECTIONS false
+    asyncpg.InsufficientPrivilegeError,  # REVOKE CONNECT
 )
 
 
@@ -52,7 +61,7 @@ def _cause(error: exc.DBAPIError) -> BaseException:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn every way a server can be away into StoreUnavailable."""
+    """Turn every way a server can be away, or refuse us, into StoreUnavailable."""
     try:
         yield
     except _AWAY as error:
@@ -61,8 +70,10 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable("All Postgres connections of this process are busy.") from error
     except exc.DBAPIError as error:
         cause = _cause(error)
-        if isinstance(cause, (*_AWAY, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)):
+        if isinstance(cause, _AWAY):
             raise StoreUnavailable(f"Postgres does not answer: {cause}") from error
+        if isinstance(cause, _REFUSED):
+            raise StoreUnavailable(f"Postgres refuses: {cause}") from error
         raise
 
 

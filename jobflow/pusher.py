@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from jobflow import failpoints
 from jobflow.broker import Broker, Entry
 from jobflow.errors import BrokerUnavailable
 
@@ -33,11 +34,13 @@ class Pusher:
             while self._waiting:
                 queue, entries = self._waiting.popitem()
                 for start in range(0, len(entries), CHUNK):
+                    await failpoints.reach("push.taken")
                     try:
                         pushed = await self._broker.push(queue, entries[start : start + CHUNK])
                         cold = pushed.cold
                     except BrokerUnavailable:
                         cold = []
+                    await failpoints.reach("push.pushed")
                     self.heard(queue, cold)
         finally:
             self._task = None

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from jobflow import failpoints
 from jobflow.errors import SettingsError
 
 
@@ -51,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention_dead_letter: Annotated[float, _setting("JOBFLOW_RETENTION_DEAD_LETTER", "Age at which dead-letter jobs are pruned; 0: never", "days", ge=0, le=36_500)] = 0.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _setting("JOBFLOW_LOG_LEVEL", "Least level that is logged", "debug, info, warning, error")] = "info"
     log_format: Annotated[Literal["auto", "json", "text"], _setting("JOBFLOW_LOG_FORMAT", "`auto`: text on a terminal, else one JSON line per event", "auto, json, text")] = "auto"
+    failpoints: Annotated[str, _setting("JOBFLOW_FAILPOINTS", "For tests: points at which this process dies, fails or waits", "point=kill, raise or sleep:SECONDS")] = ""
     # fmt: on
 
     @property
@@ -132,6 +134,7 @@ def _check(s: Settings) -> None:
         or " " in s.admin_token
     ):
         raise SettingsError("JOBFLOW_ADMIN_TOKEN is wrong: it needs at least 16 visible ASCII characters.")
+    failpoints.parse(s.failpoints)
     for part in _split(s.trusted_proxies):
         try:
             ipaddress.ip_network(part, strict=False)

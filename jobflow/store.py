@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from jobflow.errors import AnswerLost, NotFound, Pruned
 from jobflow.lifecycle import Attempt, Change, Job, JobError, NewJob, Run, Status
 from jobflow.listing import JobFilter, Page, count_matching, find_ids, find_page
-from jobflow.overview import Minute, Queue, Totals, Worker, build_queues, build_totals, build_worker
+from jobflow.overview import (
+    Overview,
+    Queue,
+    Totals,
+    Worker,
+    build_minutes,
+    build_queues,
+    build_totals,
+    build_worker,
+)
 from jobflow.pool import Connection, Held, Pool, Row, answered, usable
-from jobflow.statements import SQL
+from jobflow.statements import SQL, together
 
 __all__ = ["JobFilter", "Page", "Queue", "Store", "Totals", "Worker"]
 
@@ -34,6 +47,29 @@ def _first_id(day: int) -> UUID:
 def _once(ids: Iterable[UUID]) -> list[UUID]:
     """A job that is named twice moves once and must be counted once."""
     return list(dict.fromkeys(ids))
+
+
+def _successes(changes: Sequence[Change]) -> tuple[list[Any], ...]:
+    """The columns that complete_jobs.sql takes."""
+    return (
+        [c.run.id for c in changes],
+        [c.run.run_epoch for c in changes],
+        [c.run.worker for c in changes],
+        [None if c.result is None else c.result.decode() for c in changes],
+    )
+
+
+@cache
+def _named(name: str) -> TextClause:
+    """A statement for SQLAlchemy, whatever driver is below: its parameters are called p1, p2 …"""
+    return text(re.sub(r"\$(\d+)", r"(:p\1)", SQL[name]))
+
+
+_JOB = (  # with its history, at one moment
+    f"SELECT j.*, (SELECT json_agg(a) FROM ({SQL['get_attempts']}\n) a) AS history FROM ({SQL['get_job']}\n) j"  # noqa: S608
+)
+_TOTALS = {"count_jobs": None, "count_due": None}  # what build_totals takes
+_QUEUES = {"list_queues": None, **_TOTALS, "oldest_due": None, "queue_rates": 1}  # what build_queues takes
 
 
 class Store:
@@ -143,14 +179,14 @@ class Store:
         return lanes
 
     async def complete_jobs(self, changes: Sequence[Change]) -> set[UUID]:
-        rows = await self._rows(
-            "complete_jobs",
-            [c.run.id for c in changes],
-            [c.run.run_epoch for c in changes],
-            [c.run.worker for c in changes],
-            [None if c.result is None else c.result.decode() for c in changes],
-        )
-        return {row[0] for row in rows}
+        return {row[0] for row in await self._rows("complete_jobs", *_successes(changes))}
+
+    async def complete_in(self, session: AsyncSession | AsyncConnection, change: Change) -> bool:
+        """Accept a success in somebody's transaction. False: the fence does not hold. Raises what ``session`` raises."""
+        # complete_jobs passes over a row that is locked; here nothing else waits behind us, so we wait for it.
+        await session.execute(_named("lock_job"), {"p1": change.run.id})
+        arrays = {f"p{n}": column for n, column in enumerate(_successes([change]), 1)}
+        return (await session.execute(_named("complete_jobs"), arrays)).first() is not None
 
     async def end_runs(self, changes: Sequence[Change], *, revoke: bool = False) -> dict[UUID, Row]:
         failures = [c.failure for c in changes]
@@ -245,10 +281,12 @@ class Store:
     async def retry_jobs(self, connection: Connection, ids: Sequence[UUID]) -> list[Row]:
         return await connection.fetch(SQL["retry_jobs"], _once(ids))
 
-    async def cancel_jobs(self, ids: Sequence[UUID], reason: str, connection: Connection | None = None) -> list[Row]:
+    async def cancel_jobs(
+        self, ids: Sequence[UUID], reason: str, connection: Connection | None = None, *, running: bool = False
+    ) -> list[Row]:
         if connection is not None:
-            return await connection.fetch(SQL["cancel_jobs"], _once(ids), reason)
-        return await self._rows("cancel_jobs", _once(ids), reason)
+            return await connection.fetch(SQL["cancel_jobs"], _once(ids), reason, running)
+        return await self._rows("cancel_jobs", _once(ids), reason, running)
 
     async def discard_jobs(self, ids: Sequence[UUID]) -> list[Row]:
         return await self._rows("discard_jobs", _once(ids))
@@ -264,21 +302,25 @@ class Store:
     async def get_job(self, id: UUID) -> Job:
         """One job with its history. Raises NotFound, or Pruned when its day may have been dropped."""
         async with self.connection() as connection:
-            row = await connection.fetchrow(SQL["get_job"], id)
+            row = await connection.fetchrow(_JOB, id)
             if row is None:
                 oldest = await connection.fetchval(SQL["list_days"])
                 if id.version == 7 and oldest is not None and day_of(id) < oldest:
                     raise Pruned(f"Job {id} is older than what is kept; if it existed, it was pruned.")
                 raise NotFound(f"There is no job {id}.")
-            history = await connection.fetch(SQL["get_attempts"], id)
         job = build_job(row)
-        job.attempts = list(_attempts(row, history))
+        job.attempts = list(_attempts(row, msgspec.json.decode(row["history"] or "[]")))
         return job
 
-    async def list_jobs(self, wanted: JobFilter, *, limit: int, before: UUID | None = None, offset: int = 0) -> Page:
-        """Jobs, newest first. ``before``: only ids below this one. Raises StoreUnavailable, Invalid: narrow it."""
+    async def list_jobs(
+        self, wanted: JobFilter, *, limit: int, before: UUID | None = None, offset: int = 0, after: UUID | None = None
+    ) -> Page:
+        """Jobs, newest first. ``before``: the ones below this id; ``after``: the last ones above it.
+
+        Raises StoreUnavailable, Invalid: narrow it.
+        """
         async with self.connection() as connection:
-            return await find_page(connection, wanted, limit, before, offset, build_job)
+            return await find_page(connection, wanted, limit, before, offset, build_job, after)
 
     async def list_ids(self, wanted: JobFilter, limit: int, before: UUID | None) -> list[UUID]:
         async with self.connection() as connection:
@@ -290,18 +332,10 @@ class Store:
 
     async def totals(self) -> Totals:
         """Counts by status, exact at this moment: folded counters, deltas, and what fell due."""
-        async with self.connection() as connection:
-            return build_totals(await connection.fetch(SQL["count_jobs"]), await connection.fetch(SQL["count_due"]))
+        return build_totals(*await self._together(_TOTALS))
 
     async def queues(self) -> list[Queue]:
-        async with self.connection() as connection:
-            return build_queues(
-                settings=await connection.fetch(SQL["list_queues"]),
-                counts=await connection.fetch(SQL["count_jobs"]),
-                due=await connection.fetch(SQL["count_due"]),
-                oldest=await connection.fetch(SQL["oldest_due"]),
-                rates=await connection.fetch(SQL["queue_rates"], 1),
-            )
+        return build_queues(*await self._together(_QUEUES))
 
     async def queue(self, name: str) -> Queue:
         """Raises NotFound: no job was ever submitted to this queue."""
@@ -311,10 +345,20 @@ class Store:
         raise NotFound(f"There is no queue {name!r}: a queue exists once a job was submitted to it.")
 
     async def workers(self) -> list[Worker]:
-        return [build_worker(dict(row)) for row in await self._rows("list_workers")]
+        (workers,) = await self._together({"list_workers": None})
+        return [build_worker(row) for row in workers]
 
-    async def minutes(self, minutes: int) -> list[Minute]:
-        return [Minute(**row) for row in await self._rows("minutes", minutes)]
+    async def overview(self, minutes: int) -> Overview:
+        """Queues, processes and the last ``minutes``, oldest first, the current one included."""
+        *queues, workers, past = await self._together(_QUEUES | {"list_workers": None, "minutes": minutes})
+        return Overview(build_queues(*queues), [build_worker(row) for row in workers], build_minutes(past))
+
+    async def _together(self, reads: Mapping[str, int | None]) -> list[list[dict[str, Any]]]:
+        """The rows of each of the named statements."""
+        async with self.connection() as connection:
+            row = await connection.fetchrow(together(*reads.items()))
+        assert row is not None  # noqa: S101  (told to the type checker: nothing in FROM, so one row)
+        return [msgspec.json.decode(part) for part in row]
 
     async def ping(self) -> None:
         async with self.connection() as connection:
@@ -389,16 +433,7 @@ def _error(row: Any) -> JobError | None:
 
 def _attempts(job: Any, history: Sequence[Any]) -> Iterable[Attempt]:
     for number, row in enumerate(history, 1):
-        yield Attempt(
-            number=number,
-            attempt=row["attempt"],
-            worker=row["worker"],
-            started_at=row["started_at"],
-            finished_at=row["finished_at"],
-            outcome=row["outcome"],
-            error=_error(row),
-            traceback=row["traceback"],
-        )
+        yield msgspec.convert({**row, "number": number, "error": _error(row)}, Attempt)
     # The run that is on, or that succeeded, is on the job's row alone.
     if job["status"] in (Status.PROCESSING, Status.COMPLETED):
         yield Attempt(

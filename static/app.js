@@ -43,7 +43,11 @@
     else if (request.method === "POST") acting += 1;
   });
   on("htmx:before:swap", (event) => { // asked before the hand came, answered after
-    if (event.detail.ctx.sourceElement?.matches("[data-region]") && (paused || busy())) { missed = true; event.preventDefault(); }
+    const region = event.detail.ctx.sourceElement;
+    if (!region?.matches("[data-region]") || !(paused || busy())) return;
+    missed = true;
+    if (region._htmx) region._htmx.ptag = ""; // what was not shown must not be answered with 304 the next time
+    event.preventDefault();
   });
   on("htmx:finally:request", (event) => {
     const { request, hx } = event.detail.ctx;
@@ -73,6 +77,7 @@
     find("#confirm-question").textContent = many ? button.dataset.confirm.replace("the selected", many).replace("1 jobs", "1 job") : button.dataset.confirm;
     find("#confirm-hint").textContent = button.dataset.hint;
     find("#confirm-yes").textContent = button.textContent;
+    find("#confirm-yes").className = button.classList.contains("danger") ? "danger" : "primary";
     dialog.returnValue = "no";
     dialog.addEventListener("close", () => {
       tell();
@@ -131,11 +136,25 @@
     show(name);
   }, theme);
 
-  // --- Keys: / searches, j and k walk the rows, x selects, . pauses. Not while somebody types.
+  // --- Keys, as the help sheet names them. Not while somebody types, and not for those who have switched them off.
+  const help = find("#help"), wanted = find("#keys-on"), OFF = "jobflow_keys_off";
+  const goes = (key) => find(`.top [data-key="${CSS.escape(key)}"]`)?.click();
+  let leader = -Infinity; // when g was pressed
+  const kept = (() => { try { return localStorage; } catch { return null; } })(); // a browser may forbid it
+  if (help) {
+    wanted.checked = !kept?.getItem(OFF);
+    on("change", () => (wanted.checked ? kept?.removeItem(OFF) : kept?.setItem(OFF, "1")), wanted);
+    on("click", () => { help.showModal(); tell(); }, find("#keys"));
+    on("close", tell, help);
+  }
   on("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), textarea, select, dialog")) return;
+    if (wanted && !wanted.checked) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), textarea, select, dialog[open]")) return;
     const rows = findAll("tbody tr"), row = document.activeElement.closest("tr"), at = rows.indexOf(row);
-    if (event.key === "/") find("#find")?.focus();
+    if (event.timeStamp - leader < 1500 && event.key.length === 1) { leader = -Infinity; goes(event.key); }
+    else if (event.key === "g") leader = event.timeStamp;
+    else if (event.key === "?") find("#keys")?.click();
+    else if (event.key === "/") find("#find")?.focus();
     else if (event.key === "j" || event.key === "k") find("th a", rows[Math.max(0, Math.min(rows.length - 1, at + (event.key === "j" ? 1 : -1)))] ?? live)?.focus();
     else if (event.key === "x" && row) find('input[name="id"]', row)?.click();
     else if (event.key === ".") find("#pause").click();

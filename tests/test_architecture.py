@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "paths": set(),
     "batcher": set(),
     "payloads": {"errors"},
-    "settings": {"errors"},
+    "failpoints": {"errors"},
+    "settings": {"errors", "failpoints"},
     "pool": {"errors"},
     "lifecycle": {"errors"},
     "events": {"lifecycle"},
@@ -43,15 +44,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "listing": {"errors", "lifecycle", "pool", "tables"},
     "store": {"errors", "lifecycle", "listing", "overview", "pool", "statements"},
     "broker": {"errors", "statements"},
-    "pusher": {"broker", "errors"},
+    "pusher": {"broker", "errors", "failpoints"},
     "ledger": {"errors", "lifecycle"},
-    "intake": {"batcher", "errors", "ledger", "lifecycle", "pool", "store"},
+    "intake": {"batcher", "errors", "failpoints", "ledger", "lifecycle", "pool", "store"},
     "client": {
         *("errors", "events", "lifecycle", "payloads", "registry"),
         *("batcher", "broker", "intake", "ledger", "listing", "overview", "pool", "pusher", "store"),
     },
     "engine": {
-        *("context", "errors", "events", "lifecycle", "payloads", "registry", "retry", "settings"),
+        *("context", "errors", "events", "failpoints", "lifecycle", "payloads", "registry", "retry", "settings"),
         *("batcher", "broker", "client", "pool", "pusher", "statements", "store"),
     },
     "web": {
@@ -113,14 +114,17 @@ SHARED_SQL = {
     "oldest_due": "queues",
     "queue_rates": "queues",
     "list_workers": "workers",
+    "minutes": "overview",
     "get_attempts": "get_job, in the same snapshot",
+    "lock_job": "complete_in, before its completion",
 }
 # Methods of Store and Broker that run no statement of their own name.
 WITHOUT_FILE = {
     "Store": {
         *("connection", "pinned"),  # the pool
         *("list_jobs", "list_ids", "count_matching"),  # free filters: SQLAlchemy Core
-        *("totals", "queues", "queue", "workers"),  # several statements in one snapshot
+        *("totals", "queues", "queue", "workers", "overview"),  # several statements in one snapshot
+        "complete_in",  # complete_jobs in somebody's transaction
         "ping",
     },
     "Broker": {"wakes", "hint", "hints", "check", "close"},  # Redis' own commands

@@ -32,6 +32,8 @@ from jobflow.engine.fairness import Fairness
 from jobflow.errors import BrokerUnavailable
 from jobflow.statements import LUA
 from tests.support.commands import free_port
+from tests.support.lanes import states_of
+from tests.support.proxy import proxied
 from tests.support.waiting import until
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 891_011, tzinfo=UTC)
@@ -101,7 +103,7 @@ async def test_a_spilled_lane_takes_what_is_not_after_its_tail(small: Broker, ra
     page = entries(5)
     assert await small.fill(Q, 5, "", True, page)
     tail = page[-1]
-    assert f"{micros(tail.run_at)}:{tail.id.hex}" == (await small.states(Q))[5]
+    assert f"{micros(tail.run_at)}:{tail.id.hex}" == (await states_of(small, Q))[5]
     before = Entry(5, tail.run_at - timedelta(microseconds=1), uuid7())
     same = Entry(5, tail.run_at, uuid7())
     after = Entry(5, tail.run_at + timedelta(microseconds=1), uuid7())
@@ -114,10 +116,10 @@ async def test_a_lane_that_overflows_spills_and_its_tail_is_its_last_entry(small
     many = entries(14)
     assert await small.push(Q, random.Random(1).sample(many, 14)) == (14, [])
     assert {entry.id: micros(entry.run_at) for entry in many[:10]} == await lane_of(raw, 5)
-    assert (many[9].run_at, many[9].id) == parse_tail((await small.states(Q))[5])
+    assert (many[9].run_at, many[9].id) == parse_tail((await states_of(small, Q))[5])
     earlier = entries(2, seconds=-2000)
     assert await small.push(Q, earlier) == (2, [])
-    assert (many[7].run_at, many[7].id) == parse_tail((await small.states(Q))[5])
+    assert (many[7].run_at, many[7].id) == parse_tail((await states_of(small, Q))[5])
     assert {entry.id for entry in [*earlier, *many[:8]]} == set(await lane_of(raw, 5))
 
 
@@ -128,7 +130,7 @@ async def test_a_fill_that_overflows_spills_too(small: Broker, raw: Any) -> None
     assert await small.fill(Q, 5, "+", False, many)
     kept = await lane_of(raw, 5)
     assert len(kept) == 10
-    last = parse_tail((await small.states(Q))[5])
+    last = parse_tail((await states_of(small, Q))[5])
     assert last is not None
     assert max(kept.values()) == micros(last[0])
 
@@ -142,13 +144,13 @@ async def test_a_fill_is_refused_when_the_lane_is_not_as_it_was_seen(small: Brok
             await opened(small, 5)
         if real == "tail":
             await small.fill(Q, 5, "", True, page[:2])
-        before = (await lane_of(raw, 5), await small.states(Q))
+        before = (await lane_of(raw, 5), await states_of(small, Q))
         refused[real, seen] = not await small.fill(Q, 5, seen, False, page)
-        assert before == (await lane_of(raw, 5), await small.states(Q))
+        assert before == (await lane_of(raw, 5), await states_of(small, Q))
     assert set(refused.values()) == {True}
-    state = (await small.states(Q))[5]
+    state = (await states_of(small, Q))[5]
     assert await small.fill(Q, 5, state, False, page[2:])
-    assert (await small.states(Q))[5] == "+"
+    assert (await states_of(small, Q))[5] == "+"
     assert len(await lane_of(raw, 5)) == 4
 
 
@@ -157,7 +159,7 @@ async def test_scores_and_tails_are_exact_to_the_microsecond(small: Broker, raw:
     await opened(small, 5)
     await small.push(Q, odd)
     assert {entry.id: micros(entry.run_at) for entry in odd[:10]} == await lane_of(raw, 5)
-    assert (odd[9].run_at, odd[9].id) == parse_tail((await small.states(Q))[5])
+    assert (odd[9].run_at, odd[9].id) == parse_tail((await states_of(small, Q))[5])
     popped = await small.pop(Q, odd[3].run_at, 20)
     assert [entry.id for entry in odd[:4]] == popped.ids
     assert odd[4].run_at == popped.next_due
@@ -182,13 +184,13 @@ async def test_a_job_for_the_end_of_all_days_spoils_nothing(small: Broker, raw: 
     assert [lane[entry.id] for entry in (first, never, last)] == [micros(e.run_at) for e in (first, never, last)]
     assert (await small.pop(Q, LATER, 9)).ids[0] == first.id
     assert set(await lane_of(raw, 5)) == {never.id, *(id for id, score in lane.items() if score == lane[never.id])}
-    assert (moment(micros(never.run_at)), never.id) == parse_tail((await small.states(Q))[6])
+    assert (moment(micros(never.run_at)), never.id) == parse_tail((await states_of(small, Q))[6])
 
 
 async def test_the_lanes_of_a_queue_are_its_own(broker: Broker, raw: Any) -> None:
     await opened(broker, 5, queue="a")
     await broker.push("a", entries(2))
-    assert dict.fromkeys(PRIORITIES, "") == await broker.states("b")
+    assert dict.fromkeys(PRIORITIES, "") == await states_of(broker, "b")
     assert (await broker.pop("b", NOW, 5)).ids == []
     names = [lane_key("a", 0), lane_key("a", 9), states_key("a")]
     assert {"{jf:a}"} == {name.partition(":r")[0].removesuffix(":st") for name in names}
@@ -232,7 +234,7 @@ async def test_a_pop_asks_for_lanes_that_run_low_once_a_second_and_never_for_ope
     assert await fills(at(2.2)) == {5: ""}
     page = entries(9)
     await small.fill(Q, 5, "", True, page)
-    tail = (await small.states(Q))[5]
+    tail = (await states_of(small, Q))[5]
     asked = [await fills(at(3 + n / 1000)) for n in range(6)]  # 8, 7, 6, 5, 4, 3 are left
     assert [{}, {}, {}, {}, {5: tail}, {}] == asked
     await small.fill(Q, 5, tail, True, entries(1, seconds=-900))
@@ -345,7 +347,7 @@ class World:
         self.done: Counter[str] = Counter()
 
     async def states(self) -> dict[int, str]:
-        return await self.broker.states(Q)
+        return await states_of(self.broker, Q)
 
     def new(self) -> list[Entry]:
         made = [
@@ -559,7 +561,6 @@ async def use_all(broker: Broker) -> list[str]:
         "push": lambda: broker.push(Q, entries(1)),
         "pop": lambda: broker.pop(Q, NOW, 1),
         "drop": lambda: broker.drop(Q, [(5, uuid7())]),
-        "states": lambda: broker.states(Q),
         "take": lambda: broker.take("c", 1, 5, 60.0),
     }
     away = []
@@ -583,7 +584,7 @@ async def test_scripts_that_redis_forgot_are_sent_again(broker: Broker, raw: Any
 
 async def test_a_redis_that_is_not_there_is_unavailable() -> None:
     broker = Broker(f"redis://127.0.0.1:{free_port()}/0", lane_size=10, pool_size=4)
-    assert await use_all(broker) == ["fill", "push", "pop", "drop", "states", "take"]
+    assert await use_all(broker) == ["fill", "push", "pop", "drop", "take"]
     with pytest.raises(BrokerUnavailable):
         await broker.check()
     with pytest.raises(BrokerUnavailable):
@@ -616,7 +617,7 @@ async def test_a_redis_that_became_a_replica_is_unavailable_until_it_is_one_no_m
 
 
 async def test_connections_that_were_killed_are_replaced(broker: Broker, raw: Any) -> None:
-    await asyncio.gather(*(broker.states(Q) for _ in range(8)))
+    await asyncio.gather(*(broker.pop(Q, NOW, 1) for _ in range(8)))
     await raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     for _ in range(20):
         if not await use_all(broker):
@@ -672,3 +673,21 @@ def test_the_tail_of_a_state() -> None:
     assert {"": None, "+": None, f"{micros(NOW)}:{id.hex}": (NOW, id)} == {
         state: parse_tail(state) for state in ("", "+", f"{micros(NOW)}:{id.hex}")
     }
+
+
+async def test_a_pop_whose_answer_was_lost_is_not_sent_again(broker: Broker, redis_url: str) -> None:
+    """A second pop would take other ids, and the first ones were gone."""
+    await opened(broker, 5)
+    waiting = entries(6)
+    await broker.push(Q, waiting)
+    async with proxied(redis_url) as proxy:
+        cut_off = Broker(proxy.url, lane_size=1_000, pool_size=1)
+        await cut_off.check()  # connected, and the first answer of its own comes through
+        proxy.marker = waiting[0].id.bytes
+        popping = asyncio.create_task(cut_off.pop(Q, NOW, 2))
+        await proxy.dropped.wait()
+        proxy.mend()
+        (answer,) = await asyncio.gather(popping, return_exceptions=True)
+        await cut_off.close()
+    assert isinstance(answer, BrokerUnavailable)
+    assert (await broker.pop(Q, NOW, 10)).ids == [entry.id for entry in waiting[2:]]

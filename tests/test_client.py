@@ -272,6 +272,11 @@ async def test_each_action_answers_from_each_state(
         elif action == "cancel" and status is Status.CANCELLED:
             assert (await client.cancel(id, "again")).status == "cancelled"
             assert (before, []) == (await row_of(database, id), parts.said)
+        elif action == "cancel" and status is Status.PROCESSING:
+            for _ in range(2):
+                job = await client.cancel(id)
+                assert (job.status, job.cancel_requested) == ("processing", True)
+            assert [(id, "cancel_requested", "processing", "processing")] == parts.moves()
         else:
             with pytest.raises(Conflict, match=status.value) as caught:
                 await getattr(client, action)(id)

@@ -13,13 +13,19 @@ from tests.support.runs import JOB, make_run
 
 class Supervised:
     cause: str | None = None
+    noticed = False
 
 
 def context(**parts: Any) -> Context:
     async def enqueue(type: str, payload: Any, **options: Any) -> UUID:
         raise AssertionError
 
-    values: dict[str, Any] = {"state": None, "events": Events(), "supervision": Supervised(), "enqueue": enqueue}
+    async def complete(supervision: Any, session: Any, result: Any) -> None:
+        raise AssertionError
+
+    values: dict[str, Any] = {
+        "state": None, "events": Events(), "supervision": Supervised(), "enqueue": enqueue, "complete": complete,
+    }  # fmt: skip
     return Context(make_run(type="t", queue="q", attempt=2, max_attempts=3), **values | parts)
 
 
@@ -39,7 +45,22 @@ def test_it_follows_the_supervision() -> None:
     ctx = context(supervision=supervision)
     assert not ctx.cancelled
     supervision.cause = "drain"
+    assert not supervision.noticed
     assert ctx.cancelled
+    assert supervision.noticed
+
+
+async def test_a_completion_in_a_transaction_is_passed_on_with_the_run_it_belongs_to() -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    async def complete(*args: Any) -> None:
+        calls.append(args)
+
+    supervision = Supervised()
+    ctx = context(supervision=supervision, complete=complete)
+    await ctx.complete_in("session", {"a": 1})
+    await ctx.complete_in("session")
+    assert calls == [(supervision, "session", {"a": 1}), (supervision, "session", None)]
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])

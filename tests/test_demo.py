@@ -41,11 +41,12 @@ async def test_an_email_takes_about_a_second_and_always_succeeds(slept: list[flo
 
     class Supervised:
         cause = None
+        noticed = False
 
     seen: list[Event] = []
     events = Events()
     events.subscribe(seen.append)
-    ctx = Context(make_run(), state=None, events=events, supervision=Supervised(), enqueue=enqueue)
+    ctx = Context(make_run(), state=None, events=events, supervision=Supervised(), enqueue=enqueue, complete=enqueue)
     for _ in range(200):
         assert await demo.send_email({"to": "a@b.c"}, ctx) == {"sent_to": "a@b.c"}
     assert await demo.send_email({}, ctx) == {"sent_to": None}

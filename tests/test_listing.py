@@ -169,6 +169,20 @@ async def test_pages_are_stable_while_jobs_come_in(
     assert expected == seen
 
 
+@pytest.mark.parametrize("statuses", [(), ("completed",), ("pending", "completed"), ("failed",)])
+async def test_pages_go_upwards_too(store: Store, database: Connection, statuses: tuple[str, ...]) -> None:
+    rows = await populate(database, 64)
+    wanted = JobFilter(statuses=statuses)
+    expected = [id for id in sorted(rows, reverse=True) if not statuses or rows[id]["status"] in statuses]
+    seen: list[UUID] = []
+    after = expected[-1]
+    while items := (page := await store.list_jobs(wanted, limit=3, after=after)).items:
+        seen[:0] = [job.id for job in items]
+        assert page.next == items[-1].id
+        after = items[0].id
+    assert expected[:-1] == seen
+
+
 async def test_an_offset_skips_over_both_tables(store: Store, database: Connection) -> None:
     newest = sorted(await populate(database, 40), reverse=True)
     for offset in (0, 1, 7, 38, 40, 99):

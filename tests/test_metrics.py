@@ -138,6 +138,10 @@ def test_servers_that_were_away(bench: Bench) -> None:
 
 
 def test_loop_lag_version_and_the_process_itself(bench: Bench) -> None:
+    bench.metrics.set_loop_lag(4.0)
+    bench.metrics.set_loop_lag(0.001)
+    assert bench.value("jobflow_event_loop_lag_seconds") == 4.0, "told long enough to be seen"
+    bench.metrics._loop_lag_until -= 60.0
     bench.metrics.set_loop_lag(0.012)
     assert bench.value("jobflow_event_loop_lag_seconds") == 0.012
     assert bench.value("jobflow_build_info", version="1.2.3") == 1

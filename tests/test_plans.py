@@ -16,8 +16,10 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
+from jobflow import listing
+from jobflow.listing import JobFilter
 from jobflow.pool import Connection
-from jobflow.statements import SQL
+from jobflow.statements import SQL, together
 from jobflow.store import Store
 from tests.support.rows import add_worker, ago
 
@@ -86,7 +88,7 @@ HOT: dict[str, tuple[Callable[[Facts], list[Any]], set[str]]] = {
     "find_jobs": (lambda f: [f.ids], PKEY),
     "find_status": (lambda f: [f.ids], PKEY),
     "retry_jobs": (lambda f: [f.ids], PKEY),
-    "cancel_jobs": (lambda f: [f.ids, "why"], PKEY),
+    "cancel_jobs": (lambda f: [f.ids, "why", True], PKEY),
     "discard_jobs": (lambda f: [f.ids], PKEY),
     "delete_jobs": (lambda f: [f.ids], PKEY),
     "page_lanes": (lambda f: ["q0", [0, 5], [ago(500), None], [f.ids[0], None], 500, ago(5)], {"jobs_open"}),
@@ -96,10 +98,18 @@ HOT: dict[str, tuple[Callable[[Facts], list[Any]], set[str]]] = {
     "find_lost_runs": (lambda f: [True], {"jobs_running"}),
     "expire_jobs": (lambda f: [500], {"jobs_expiring", "jobs_pkey"}),
     "count_due": (lambda f: [], {"jobs_later"}),
+    "overview": (lambda f: [], {"jobs_later", "jobs_open"}),
     "find_unique": (lambda f: [0, [f"k{n}" for n in range(0, 250, 50)]], {"jobs_unique"}),
     "prune_jobs": (lambda f: ["cancelled", 5.0, 500], {"jobs_ended", "jobs_pkey"}),
     "fold_counters": (lambda f: [], set()),
     "find_keys": (lambda f: [0, ["a", "b"]], set()),
+}
+TEXTS = SQL | {
+    "overview": together(
+        *((name, None) for name in ("list_queues", "count_jobs", "count_due", "oldest_due", "list_workers")),
+        ("queue_rates", 1),
+        ("minutes", 60),
+    )
 }
 IN_ORDER = ("page_lanes", "find_due", "oldest_due")  # read a lane from its head: nothing is sorted
 
@@ -145,10 +155,10 @@ async def bad_plans(connection: Connection, state: str, facts: Facts) -> list[st
     """Every statement with a bad plan, custom or generic, with the settings of the role."""
     found = []
     for name, (arguments, wanted) in HOT.items():
-        prepared = await connection.prepare(SQL[name])
+        prepared = await connection.prepare(TEXTS[name])
         kinds = ", ".join(kind.name for kind in prepared.get_parameters())
         values = ", ".join(literal(value) for value in arguments(facts))
-        await connection.execute(f"PREPARE hot {f'({kinds})' if kinds else ''} AS {SQL[name]}")
+        await connection.execute(f"PREPARE hot {f'({kinds})' if kinds else ''} AS {TEXTS[name]}")
         for mode in ("force_custom_plan", "force_generic_plan"):
             await connection.execute(f"SET plan_cache_mode = {mode}")
             text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE hot {f'({values})' if values else ''}")
@@ -244,3 +254,28 @@ async def test_a_claim_and_an_ending_touch_no_more_rows_than_they_were_given(
         for scan in scans:
             read = (scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)) * scan["Actual Loops"]
             assert read <= BATCH, name
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        JobFilter(), JobFilter(queue="q"), JobFilter(queue="none"), JobFilter(type="noop"), JobFilter(type="none"),
+        JobFilter(tag="red"), JobFilter(statuses=("completed",)), JobFilter(statuses=("completed",), queue="q", type="noop"),
+    ],
+)  # fmt: skip
+async def test_lists_find_finished_jobs_by_an_index(store: Store, database: Connection, wanted: JobFilter) -> None:
+    await prepare_tables(database)
+    for day in range(TODAY - 3, TODAY + 1):
+        await store.create_day(day)
+        await fill(database, DONE, 8_000, day)
+    await database.execute("VACUUM (ANALYZE) jobs_done")
+    parts = {"before": None, "after": None, "exact": listing.EXACT + 1, "rows": 51, "limit": 51, "offset": 0}
+    text, names = listing._statement("page", listing._shape(wanted, parts))
+    values = parts | listing._values(wanted)
+    async with listing._free(database, "9s"):
+        plan = await database.fetchval(f"EXPLAIN (FORMAT JSON) {text}", *[values[name] for name in names])
+    read = [
+        node for node in nodes(json.loads(plan)[0]["Plan"]) if node.get("Relation Name", "").startswith("jobs_done_2")
+    ]
+    assert read
+    assert {node["Node Type"] for node in read} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}

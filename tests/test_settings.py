@@ -56,6 +56,8 @@ BAD = [
     ("JOBFLOW_RETENTION_DEAD_LETTER", "7 days"),
     ("JOBFLOW_LOG_LEVEL", "verbose"),
     ("JOBFLOW_LOG_FORMAT", "xml"),
+    ("JOBFLOW_FAILPOINTS", "claim=kill"),
+    ("JOBFLOW_FAILPOINTS", "claim.popped=explode"),
     ("JOBFLOW_PORT", "8000"),
     ("JOBFLOW_LEASES", "15"),
 ]

@@ -11,11 +11,13 @@ import msgspec
 
 from jobflow.commands.common import say
 from jobflow.commands.jobs import describe
-from jobflow.commands.remote import Remote, url_option
+from jobflow.commands.remote import Away, Remote, url_option
 from jobflow.commands.table import show, show_json
 from jobflow.lifecycle import FINAL, Status
 
-LOOK = (0.1, 1.5, 2.0)  # seconds until the first look at a job, growth of the wait, and its bound
+HOLD = 20  # seconds that the server may hold its answer; less than Remote waits for one
+PAUSE = 1.0  # seconds until a server is asked again that does not hold it, or is away
+PATIENCE = 60.0  # seconds that a server may be away while its job is waited for
 
 
 @click.command(short_help="Submit a job.")
@@ -53,9 +55,13 @@ def enqueue(
     with Remote(url) as remote:
         job, answered = remote.post("/jobs", msgspec.json.encode(body), headers)
         known = " It was submitted before." if answered.get("Idempotency-Replayed") else ""
-        say(f"{job['type']} is {job['status']} in the queue {job['queue']}.{known}")
-        if wait:
-            job = wait_for(remote, job["id"])
+        try:
+            say(f"{job['type']} is {job['status']} in the queue {job['queue']}.{known}")
+            if wait:
+                job = wait_for(remote, job["id"])
+        except KeyboardInterrupt:
+            say(f"\nNot waiting any more; the job goes on: jobflow jobs {job['id']}")
+            raise click.exceptions.Exit(130) from None  # 128 + SIGINT, as shells have it
     if as_json:
         show_json(job)
     else:
@@ -77,11 +83,24 @@ def read_payload(given: str) -> msgspec.Raw:
 
 
 def wait_for(remote: Remote, id: str) -> Any:
-    """The job once it has ended for good."""
-    wait, growth, bound = LOOK
+    """The job once it has ended for good. Raises RemoteError: refused, or the server was away for a minute.
+
+    The server holds each answer until the job changes. One that shuts down does not, and restarts are waited for.
+    """
+    seen: Any = None
+    heard = time.monotonic()
     while True:
-        job = remote.get(f"/jobs/{id}")
-        if job["status"] in FINAL:
-            return job
-        time.sleep(wait)
-        wait = min(wait * growth, bound)
+        asked = time.monotonic()
+        try:
+            job = remote.get(f"/jobs/{id}", {"wait": HOLD})
+        except Away:
+            if asked - heard > PATIENCE:
+                raise
+        else:
+            if job["status"] in FINAL:
+                return job
+            heard = time.monotonic()
+            if job["updated_at"] != seen or heard - asked > PAUSE:
+                seen = job["updated_at"]
+                continue
+        time.sleep(PAUSE)

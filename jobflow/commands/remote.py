@@ -26,6 +26,10 @@ class RemoteError(JobflowError):
     """The server is not there, or refuses."""
 
 
+class Away(RemoteError):
+    """It may answer later: nobody is there, it broke off, or its Postgres is away."""
+
+
 class Remote:
     """``url``: None is the server of our own settings. The token is always that of our settings."""
 
@@ -65,13 +69,15 @@ class Remote:
         try:
             answer = self._client.request(method, self.url + path, **request)
         except httpx.ConnectError as error:
-            raise RemoteError(
+            raise Away(
                 f"No server answers at {self.url} ({error}): start one with `jobflow dev`, or name another with --url."
             ) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise RemoteError(f"{self.url} did not answer: {error or type(error).__name__}.") from error
+        except httpx.InvalidURL as error:
+            raise RemoteError(f"{self.url} did not answer: {error}.") from error
+        except httpx.HTTPError as error:
+            raise Away(f"{self.url} did not answer: {error or type(error).__name__}.") from error
         if answer.status_code >= 300:
-            raise RemoteError(self._refusal(answer))
+            raise (Away if answer.status_code == 503 else RemoteError)(self._refusal(answer))
         return answer
 
     def _body(self, answer: httpx.Response) -> Any:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 
 import asyncpg
 
+from jobflow import failpoints
 from jobflow.broker import Entry
 from jobflow.engine.executor import Supervision
 from jobflow.engine.loop import Wake
 from jobflow.engine.slots import Slots
 from jobflow.errors import StoreUnavailable
 from jobflow.events import Events, RunEnded, RunRefused
-from jobflow.lifecycle import OPEN, Change, Failure, Status, fail
+from jobflow.lifecycle import OPEN, Change, Failure, Status, complete, fail
 from jobflow.pool import Row
 from jobflow.pusher import Pusher
 from jobflow.store import Store
@@ -44,7 +45,7 @@ class Endings:
 
     def offer(self, change: Change, supervision: Supervision) -> None:
         if supervision.abandoned:
-            self._slots.restore()  # its ending was written without it
+            self._slots.restore(supervision)  # its ending was written without it
             return
         supervision.ended = True
         self.put(Ending(change, time.monotonic() - supervision.began))
@@ -65,7 +66,6 @@ class Completer:
     ) -> None:
         self.name = name
         self.wake = endings.wake
-        self.busy = False
         self._store, self._endings, self._slots = store.pinned(), endings, slots
         self._pusher, self._events = pusher, events
 
@@ -73,14 +73,11 @@ class Completer:
         batch = self._endings.take()
         if not batch:
             return IDLE
-        self.busy = True
         try:
             await self._write(batch)
         except BaseException:
             self._endings.waiting.extendleft(e for e in reversed(batch) if not e.settled)
             raise
-        finally:
-            self.busy = False
         return 0
 
     async def _write(self, batch: list[Ending]) -> None:
@@ -89,12 +86,15 @@ class Completer:
         written: dict[int, str] = {}  # place of the ending → status
         try:
             # A repeat after a lost answer is refused by the fence and then recognised as ours.
+            await failpoints.reach("complete.ended")
             if completed:
                 ids = await self._store.complete_jobs([e.change for e in completed])
                 written.update((id(e), Status.COMPLETED.value) for e in completed if e.change.run.id in ids)
+            await failpoints.reach("complete.committed")
             if others:
                 rows = await self._store.end_runs([e.change for e in others])
                 written.update((id(e), rows[e.change.run.id]["status"]) for e in others if e.change.run.id in rows)
+                await failpoints.reach("complete.failed")
                 push_open(self._pusher, rows.values())
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             await self._write_apart(batch, error)
@@ -102,6 +102,7 @@ class Completer:
         except asyncpg.PostgresError as error:
             # Deadlock, serialization failure, lock timeout: nothing was written, try again.
             raise StoreUnavailable(f"The endings could not be written: {error}") from error
+        await failpoints.reach("complete.written")
         refused = [e for e in batch if id(e) not in written]
         self._settle([e for e in batch if id(e) in written], written)
         if refused:
@@ -128,7 +129,9 @@ class Completer:
             if verdict == "locked":
                 ending.settled = True  # it comes back by itself
                 asyncio.get_running_loop().call_later(LOCKED_WAIT, self._again, ending)
-            elif verdict == "mine":
+            elif verdict in ("mine", Status.COMPLETED):
+                if verdict == Status.COMPLETED and ending.change.after is not Status.COMPLETED:
+                    ending.change = complete(ending.change.run, None)  # its handler has committed it: ctx.complete_in
                 statuses[id(ending)] = ending.change.after.value
             else:
                 ending.settled = True

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Literal
 
+from jobflow import failpoints
 from jobflow.broker import Broker
 from jobflow.client import Client
 from jobflow.engine.agenda import Agenda
@@ -30,7 +31,7 @@ from jobflow.engine.watchdog import Watchdog
 from jobflow.engine.worker import Worker
 from jobflow.errors import JobflowError
 from jobflow.events import ClaimsAdopted, ClaimsForgotten, Events, ProcessDraining, ProcessStarted, ProcessStopped
-from jobflow.lifecycle import Run, Status, unstart
+from jobflow.lifecycle import Run, Status, release, unstart
 from jobflow.pusher import Pusher
 from jobflow.registry import Registry
 from jobflow.settings import Settings
@@ -71,7 +72,7 @@ class Engine:
         self._heartbeat = Heartbeat(
             settings.database_url, self._lease, events,
             version=version, concurrency=slots.total, types=sorted(registry.types),
-            running=lambda: len(slots.runs), seen=self._seen, failed=self._health.store_failed,
+            running=lambda: len(slots.runs), holder=self._holder, seen=self._seen, failed=self._health.store_failed,
         )  # fmt: skip
         shared: dict[str, Any] = {"store": store, "events": events}
         self._scheduler = Scheduler(
@@ -101,7 +102,7 @@ class Engine:
                 slots=slots, endings=endings, lease=self._lease, events=events, outage=settings.outage_grace, lag=lag
             ),
         ]
-        pusher.heard = self._heard
+        pusher.heard, self.hints.stop = self._heard, self._heartbeat.hurry
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
         self._claiming, self._ending, self._upkeeping = Stop(), Stop(), Stop()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -145,7 +146,7 @@ class Engine:
         await self._heartbeat.start()
         executor = Executor(
             registry=self._registry, state=state, events=self._events, threads=self._threads,
-            enqueue=self._client.enqueue, has_elsewhere=self._has_elsewhere,
+            enqueue=self._client.enqueue, complete_in=self._store.complete_in, has_elsewhere=self._has_elsewhere,
         )  # fmt: skip
         for part in self._upkeep:
             self._loop(part, self._upkeeping)
@@ -184,6 +185,9 @@ class Engine:
         self._lease.shake()
         self._heartbeat.hurry()
 
+    def _holder(self, task: asyncio.Task[Any]) -> Run | None:
+        return next((s.run for s in list(self._slots.runs.values()) if s.task is task), None)
+
     def _seen(self, audit: Audit) -> None:
         """Compare, both ways, what Postgres thinks this process runs with what it does run."""
         self._health.store_answered()
@@ -196,7 +200,7 @@ class Engine:
             if key in rows:
                 if rows[key]["cancel_requested"]:
                     supervision.stop("cancel")
-            elif supervision.claimed < audit.asked:
+            elif supervision.claimed < audit.asked and not supervision.completing:
                 # Its claim was forgotten by a crash of Postgres, or the job was rescued: the fence would refuse its end.
                 supervision.stop("lost")
                 gone += 1
@@ -235,8 +239,10 @@ class Engine:
         if started:
             self._events.emit(ProcessDraining(len(self._slots.runs)))
             await self._stop_claiming()
+            await failpoints.reach("drain.stopped")
             await self._finish(self._settings.grace)
             released = await self._hand_back()
+            await failpoints.reach("drain.written")
             self._ending.asked = self._upkeeping.asked = True
             await self._end_loops()
             await self._heartbeat.stop()
@@ -278,8 +284,10 @@ class Engine:
         for supervision in left:
             if not supervision.ended:
                 # Its handler does not let go. The process ends anyway; the job runs elsewhere.
-                self._endings.offer(unstart(supervision.run), supervision)
+                back = release if supervision.started else unstart
+                self._endings.offer(back(supervision.run), supervision)
                 supervision.abandoned = True
+                self._slots.write_off(supervision)
         await self._finish(WRITE_WAIT)
         return len(left)
 
@@ -296,9 +304,15 @@ class Engine:
         if workers:
             _, stuck = await asyncio.wait(workers, timeout=0.1)
             late |= stuck
+        for supervision in self._slots.stuck:
+            if supervision.task is not None:
+                with suppress(RuntimeError):  # deaf to cancelling: this ends it, or it is deaf to everything
+                    supervision.task.get_coro().close()
         for task in late:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            ended, _ = await asyncio.wait(late, timeout=CANCEL_WAIT)
+            await asyncio.gather(*ended, return_exceptions=True)
 
 
 def _retention(settings: Settings) -> dict[Status, float]:

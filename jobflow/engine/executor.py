@@ -14,7 +14,7 @@ from typing import Any, Literal
 from jobflow import lifecycle, payloads, retry
 from jobflow.context import FOREVER, Cancel, Context, Discard, Enqueue, Snooze
 from jobflow.engine.lease import boottime
-from jobflow.errors import Invalid
+from jobflow.errors import Invalid, RunLost
 from jobflow.events import Events
 from jobflow.lifecycle import Change, Failure, Run
 from jobflow.registry import JobType, Registry
@@ -25,12 +25,16 @@ FRAMES = 100  # the innermost ones that are formatted
 CANCELLED = "cancelled by a person"
 
 StopCause = Literal["timeout", "cancel", "drain", "lost"]
+PATIENT = ("cancel", "drain")  # a thread gets the time to look at ctx.cancelled, as a coroutine does to tidy up
 
 
 class Supervision:
     """One run as its watchers see it. The watchdog calls ``stop("timeout")`` once ``deadline`` has passed."""
 
-    __slots__ = ("abandoned", "began", "cause", "claimed", "deadline", "ended", "run", "started", "stopped", "task")
+    __slots__ = (
+        *("abandoned", "began", "cause", "claimed", "completing", "deadline", "ended"),
+        *("in_thread", "noticed", "run", "started", "stopped", "task"),
+    )
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -39,8 +43,11 @@ class Supervision:
         self.claimed = boottime()  # the same, by the clock of the lease
         self.deadline = math.inf  # seconds of time.monotonic(); set when the handler starts
         self.started = False  # whether any line of the handler ran
+        self.in_thread = False  # whether it ran in a thread, which cannot be cancelled from outside
         self.cause: StopCause | None = None
         self.stopped = math.inf  # when stop() was called
+        self.noticed = False  # whether the handler knows of it
+        self.completing = False  # whether its completion stands in a transaction of its own: its commit decides
         self.ended = False  # its ending waits to be written
         self.abandoned = False  # the handler ignored that it was stopped: its ending was written without it
 
@@ -49,7 +56,8 @@ class Supervision:
         if self.cause is None:
             self.cause = cause
             self.stopped = time.monotonic()
-            if self.task is not None:
+            if self.task is not None and not (self.in_thread and cause in PATIENT):
+                self.noticed = True
                 self.task.cancel()
 
 
@@ -59,6 +67,7 @@ class Executor:
     state: what the lifespan yielded, for ``ctx.state``.
     threads: where plain ``def`` handlers run.
     enqueue: submits a job, for ``ctx.enqueue``.
+    complete_in: writes a completion in a given session's transaction; whether the fence held.
     has_elsewhere: whether another live process handles this type.
     """
 
@@ -70,6 +79,7 @@ class Executor:
         events: Events,
         threads: ThreadPoolExecutor,
         enqueue: Enqueue,
+        complete_in: Callable[[Any, Change], Awaitable[bool]],
         has_elsewhere: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._registry = registry
@@ -77,6 +87,7 @@ class Executor:
         self._events = events
         self._threads = threads
         self._enqueue = enqueue
+        self._complete_in = complete_in
         self._has_elsewhere = has_elsewhere
 
     async def execute(self, run: Run, supervision: Supervision) -> Change:
@@ -118,8 +129,9 @@ class Executor:
         arguments: tuple[Any, ...] = (payload,)
         if type.takes_context:
             context = Context(
-                run, state=self._state, events=self._events, supervision=supervision, enqueue=self._enqueue
-            )
+                run, state=self._state, events=self._events, supervision=supervision,
+                enqueue=self._enqueue, complete=self._complete,
+            )  # fmt: skip
             arguments = (payload, context)
         supervision.deadline = time.monotonic() + run.timeout
         try:
@@ -128,7 +140,7 @@ class Executor:
                 value = await type.handler(*arguments)
             else:
                 # Cancelling this await does not stop a thread: the run ends now, the thread stays taken until the
-                # handler returns, and what it returns then is dropped.
+                # handler returns, and what it returns then is dropped. See PATIENT.
                 value = await asyncio.get_running_loop().run_in_executor(
                     self._threads, contextvars.copy_context().run, _in_thread, type, arguments, supervision
                 )
@@ -136,10 +148,17 @@ class Executor:
             return _raised(run, type, supervision, error)
         return _returned(run, type, supervision, value)
 
+    async def _complete(self, supervision: Supervision, session: Any, result: Any) -> None:
+        encoded = None if result is None else payloads.clean_result(result)
+        # Before the statement: from then on only Postgres knows whether the job is completed.
+        supervision.completing = True
+        if not await self._complete_in(session, lifecycle.complete(supervision.run, encoded)):
+            raise RunLost("This run was given up: its job may run elsewhere. Roll back what it has written.")
+
 
 def _in_thread(type: JobType, arguments: tuple[Any, ...], supervision: Supervision) -> Any:
     supervision.deadline = time.monotonic() + supervision.run.timeout  # the wait for a thread does not count
-    supervision.started = True
+    supervision.started = supervision.in_thread = True
     try:
         return type.handler(*arguments)
     except StopIteration as error:  # a future cannot carry it and would never be done
@@ -149,11 +168,14 @@ def _in_thread(type: JobType, arguments: tuple[Any, ...], supervision: Supervisi
 def _returned(run: Run, type: JobType, supervision: Supervision, value: Any) -> Change:
     if isinstance(value, Cancel):
         return lifecycle.cancel(run, payloads.clean_text(value.reason, MESSAGE_LIMIT))
-    if supervision.cause == "cancel":
-        # It caught its cancellation and tidied up: what it returned then is no success that anybody asked for.
+    if supervision.cause == "cancel" and supervision.noticed and not supervision.completing:
+        # It heard of its cancellation and tidied up: what it returned then is no success that anybody asked for.
         return lifecycle.cancel(run, CANCELLED)
     if isinstance(value, Snooze):
         return lifecycle.snooze(run, value.seconds)
+    if supervision.completing:
+        # If it was committed, the fence refuses this, and what is found then is the completion.
+        return _fail(run, type.backoff, Failure("NotCommitted", "complete_in was called and not committed"))
     # Stopped for another reason and finished all the same: the work is done, running it again would only repeat it.
     # (If the run is lost, the fence refuses the result.)
     if value is None:
@@ -168,7 +190,7 @@ def _returned(run: Run, type: JobType, supervision: Supervision, value: Any) -> 
 def _raised(run: Run, type: JobType, supervision: Supervision, error: BaseException) -> Change:
     if isinstance(error, Discard) and supervision.cause != "cancel":
         return lifecycle.discard(run, _failure(error))
-    if supervision.cause is not None:  # whatever it raised, we stopped it
+    if supervision.noticed:  # whatever it raised, we stopped it
         return _stopped(run, type, supervision, error)
     # Its own CancelledError or TimeoutError is a failure like any other.
     return _fail(run, type.backoff, _failure(error))

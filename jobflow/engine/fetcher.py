@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
+from jobflow import failpoints
 from jobflow.broker import Broker
 from jobflow.engine.agenda import POLL, Agenda
 from jobflow.engine.fairness import Fairness
@@ -84,12 +85,14 @@ class Fetcher:
         return await self._take_without_redis(queue, want)
 
     async def _claim(self, queue: str, ids: list[UUID]) -> list[Run]:
+        await failpoints.reach("claim.popped")
         # Right before it is sent: the loop may have stood still since the pop. The ids are then found by the sweep.
         if not self._lease.trusted() or self._lease.worker is None:
             return []
         self.claiming_since = boottime()
         try:
             runs = await self._store.claim_jobs(ids, self._lease.worker, queue)
+            await failpoints.reach("claim.committed")
         finally:
             self.claiming_since = None
         order = {id: place for place, id in enumerate(ids)}
@@ -104,9 +107,11 @@ class Fetcher:
         try:
             async with self._store.connection() as connection, connection.transaction():
                 lanes = await self._store.find_due(connection, queue, want)
+                await failpoints.reach("fallback.found")
                 shares = fairness.share({p: len(ids) for p, ids in lanes.items()}, want)
                 ids = [id for p in sorted(shares) for id in lanes[p][: shares[p]]]
                 runs = await self._store.claim_jobs(ids, worker, queue, connection) if ids else []
+                await failpoints.reach("fallback.claimed")
         finally:
             self.claiming_since = None
         return runs, len(ids) == want

@@ -22,10 +22,12 @@ from uuid_utils.compat import uuid7
 
 from jobflow.engine.lease import Lease, boottime
 from jobflow.events import Events, LeaseLost, LoopBlocked
+from jobflow.lifecycle import Run
 from jobflow.pool import Connection
 from jobflow.statements import SQL
 
-BLOCKED = 60.0  # seconds without a move of the loop after which the process stops calling itself alive
+SLOW = 5.0  # seconds without a move of the loop after which is said who holds it
+BLOCKED = 60.0  # and after which the process stops calling itself alive
 
 
 class Audit(msgspec.Struct, frozen=True):
@@ -36,7 +38,8 @@ class Audit(msgspec.Struct, frozen=True):
 
 
 class Heartbeat:
-    """``seen(audit)`` and ``failed(error)`` are called in the loop that started the heartbeat."""
+    """``seen(audit)`` and ``failed(error)`` are called in the loop that started the heartbeat; ``holder(task)``, in the thread
+    while that loop stands still in a task, returns the run whose handler it is, if it is one's."""
 
     def __init__(
         self,
@@ -48,14 +51,16 @@ class Heartbeat:
         concurrency: int,
         types: Sequence[str],
         running: Callable[[], int],
+        holder: Callable[[asyncio.Task[Any]], Run | None],
         seen: Callable[[Audit], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._url, self._lease, self._events = database_url, lease, events
         self._version, self._concurrency, self._types = version, concurrency, list(types)
-        self._running, self._seen, self._failed = running, seen, failed
+        self._running, self._holder, self._seen, self._failed = running, holder, seen, failed
         self._period = lease.seconds / 5
         self._stopping = False
+        self._told: float | None = None  # the standstill of the loop that was told last, by the last move before it
         self._hurry = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -92,7 +97,7 @@ class Heartbeat:
                     await self._register(connection)
                     registered = True
                     loop.call_soon_threadsafe(_resolve, first, None)
-                if self._blocked(main):
+                if self._blocked(loop, main):
                     self._lease.doubt()
                 else:
                     audit = await self._beat(connection)
@@ -105,7 +110,9 @@ class Heartbeat:
                 if not registered:
                     loop.call_soon_threadsafe(_resolve, first, error)
                     return
-                if not loop.is_closed():
+                # One slow answer is no outage: on a busy machine it is we who are slow.
+                slow = isinstance(error, TimeoutError) and started < self._lease.trust_until
+                if not slow and not loop.is_closed():
                     loop.call_soon_threadsafe(self._failed, error)
             await self._rest(self._period - (boottime() - started) if connection else self._period / 3)
         if connection is not None:
@@ -152,14 +159,17 @@ class Heartbeat:
         if lost is not None and self._lease.worker is not None:
             self._events.emit(LeaseLost(lost, self._lease.worker))
 
-    def _blocked(self, main: int) -> bool:
+    def _blocked(self, loop: asyncio.AbstractEventLoop, main: int) -> bool:
         """Whether the loop has stood still for so long that its jobs had better run elsewhere."""
-        seconds = boottime() - self._lease.moved
-        if seconds < BLOCKED:
-            return False
-        frame = sys._current_frames().get(main)
-        self._events.emit(LoopBlocked(seconds, "".join(traceback.format_stack(frame)) if frame else ""))
-        return True
+        moved = self._lease.moved
+        seconds = boottime() - moved
+        if seconds >= SLOW and moved != self._told:
+            self._told = moved
+            frame = sys._current_frames().get(main)
+            stack = "".join(traceback.format_stack(frame)) if frame else ""
+            task = asyncio.current_task(loop)
+            self._events.emit(LoopBlocked(seconds, stack, self._holder(task) if task is not None else None))
+        return seconds >= BLOCKED
 
 
 def _resolve(future: asyncio.Future[None], error: Exception | None) -> None:

@@ -13,6 +13,7 @@ from jobflow.engine.health import Health
 from jobflow.engine.loop import Wake
 from jobflow.errors import BrokerUnavailable
 from jobflow.events import (
+    CANCEL_REQUESTED,
     Event,
     Events,
     JobMoved,
@@ -31,6 +32,7 @@ from jobflow.events import (
 
 ROUND = 0.25  # seconds
 JOBS, QUEUES, WORKERS = "jobs", "queues", "workers"
+STOP = "stop"  # between processes only: some run was asked to stop, so ask Postgres whether it is one of yours
 
 # What each event may have changed.
 TOPICS: dict[type[Event], tuple[str, ...]] = {
@@ -54,7 +56,8 @@ Told = Callable[[Iterable[str], bool], None]  # topics, whether they come from t
 class Hints:
     """Listens to this process's events; ``told(topics, own)`` hears of this process's changes and of the others'.
 
-    ``moved(job_id)`` is told at once of each job that this process moved, for those who wait for one.
+    ``moved(job_id)`` is told at once of each job that this process moved, for those who wait for one. ``stop()`` is called
+    when a run that may be ours was asked to stop, by anybody.
     """
 
     name = "hints"
@@ -63,6 +66,7 @@ class Hints:
         self.wake = Wake()
         self.told: Told = lambda topics, own: None
         self.moved: Callable[[UUID], None] = lambda job_id: None
+        self.stop: Callable[[], None] = lambda: None
         self._broker, self._health = broker, health
         self._me = secrets.token_hex(4)
         self._changed: set[str] = set()
@@ -78,11 +82,14 @@ class Hints:
                 self.moved(event.run.id)  # type: ignore[attr-defined]
             elif kind is JobMoved:
                 self.moved(event.id)  # type: ignore[attr-defined]
+                if event.action == CANCEL_REQUESTED:  # type: ignore[attr-defined]
+                    self._changed.add(STOP)
+                    self.stop()
 
     async def tick(self) -> float:
         if self._changed:
             topics, self._changed = sorted(self._changed), set()
-            self.told(topics, True)
+            self.told([topic for topic in topics if topic != STOP], True)
             if self._health.broker_up:  # the others poll while Redis is away
                 try:
                     await self._broker.hint([self._me, *topics])
@@ -94,7 +101,9 @@ class Hints:
         """Another process said this; what this one said itself is not news."""
         sender, *topics = text.split()
         if sender != self._me:
-            self.told(topics, False)
+            if STOP in topics:
+                self.stop()
+            self.told([topic for topic in topics if topic != STOP], False)
 
     def resume(self) -> None:
         """Hearing again: whatever was said meanwhile may have been about anything."""

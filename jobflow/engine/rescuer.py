@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+from jobflow import failpoints
 from jobflow.engine.completer import push_open
 from jobflow.engine.lease import Lease
 from jobflow.engine.loop import Wake
@@ -33,6 +34,7 @@ class Rescuer:
         if self._lease.healthy() and self._lease.worker is not None:
             for worker in await self._store.mark_lost(self._lease.worker, self._lease.now()):
                 self._events.emit(WorkerMarkedLost(worker))
+            await failpoints.reach("rescue.marked")
             # In a second transaction: a beat that was under way when we marked has lost by now.
             orphans = self._ticks % ORPHANS_EVERY == 0
             self._ticks += 1
@@ -42,7 +44,9 @@ class Rescuer:
         return self._round * (0.8 + 0.4 * random.random())  # noqa: S311  (spreads processes out)
 
     async def _rescue(self, runs: list[Run]) -> int:
+        await failpoints.reach("rescue.found")
         rows = await self._store.end_runs([lose(run) for run in runs], revoke=True)
+        await failpoints.reach("rescue.committed")
         push_open(self._pusher, rows.values())
         for worker, count in Counter(run.worker for run in runs if run.id in rows).items():
             self._events.emit(RunsRescued(worker, count))

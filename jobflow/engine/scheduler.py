@@ -10,6 +10,7 @@ import random
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from jobflow import failpoints
 from jobflow.broker import PRIORITIES, Broker, Entry, parse_tail
 from jobflow.engine.agenda import Agenda
 from jobflow.engine.health import Health
@@ -79,14 +80,17 @@ class Scheduler:
         return found
 
     async def _fill(self, queue: str, lanes: dict[int, str]) -> None:
+        await failpoints.reach("refill.asked")
         tails = {priority: parse_tail(state) for priority, state in lanes.items()}
         found = await self._read(queue, tails, None)
+        await failpoints.reach("refill.read")
         opened: dict[int, Tail] = {}
         for priority, state in lanes.items():
             rows = found.get(priority, [])
             full = len(rows) == self._page
             if await self._broker.fill(queue, priority, state, full, rows) and not full:
                 opened[priority] = tails[priority]
+        await failpoints.reach("refill.filled")
         if opened:
             await self._read_again(queue, opened)
         self._agenda.notice(queue)
@@ -96,6 +100,7 @@ class Scheduler:
         same range once more, from the old tail: what was pushed since the opening was accepted."""
         while tails:
             found = await self._read(queue, tails, None)
+            await failpoints.reach("refill.read_again")
             await self._push(queue, [row for lane in found.values() for row in lane])
             tails = {p: (lane[-1].run_at, lane[-1].id) for p, lane in found.items() if len(lane) == self._page}
 
@@ -103,8 +108,10 @@ class Scheduler:
         """One page of each lane's overdue rows: finds lost pushes, lost pops, dead fetchers and late commits."""
         cursors = self._cursors.setdefault(queue, dict.fromkeys(PRIORITIES))
         found = await self._read(queue, cursors, self._lease.now() - OVERDUE, SWEEP_PAGE)
+        await failpoints.reach("sweep.read")
         rows = [row for lane in found.values() for row in lane]
         added = await self._push(queue, rows)
+        await failpoints.reach("sweep.pushed")
         self._swept[queue] = self._swept.get(queue, 0) + len(rows)
         for priority in PRIORITIES:
             lane = found.get(priority, [])

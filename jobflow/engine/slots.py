@@ -28,12 +28,12 @@ class Slots:
         self.inbox: asyncio.Queue[Supervision | None] = asyncio.Queue()
         self._freed = freed
         self._reserved = 0
-        self._written_off = 0
+        self.stuck: set[Supervision] = set()  # handlers that do not end; each has its slot for good
         self._suspect: Key | None = None
 
     @property
     def free(self) -> int:
-        return self.total - len(self.runs) - self._reserved - self._written_off
+        return self.total - len(self.runs) - self._reserved - len(self.stuck)
 
     def reserve(self, most: int) -> int:
         """Set slots aside for a claim that is about to be sent. Returns how many."""
@@ -70,10 +70,10 @@ class Slots:
         ):
             await asyncio.sleep(0.01)
 
-    def write_off(self) -> None:
+    def write_off(self, supervision: Supervision) -> None:
         """A handler does not end: its slot is gone until it does."""
-        self._written_off += 1
+        self.stuck.add(supervision)
 
-    def restore(self) -> None:
-        self._written_off -= 1
+    def restore(self, supervision: Supervision) -> None:
+        self.stuck.discard(supervision)
         self._freed.set()

@@ -10,7 +10,7 @@ from jobflow.engine.executor import Supervision
 from jobflow.engine.lease import Lease, boottime
 from jobflow.engine.loop import Wake
 from jobflow.engine.slots import Slots
-from jobflow.events import Events, RunStuck
+from jobflow.events import Events, RunStuck, Warned
 from jobflow.lifecycle import Failure, fail
 
 ROUND = 0.05  # seconds: how exactly timeouts are kept
@@ -58,8 +58,10 @@ class Watchdog:
     def _abandon(self, supervision: Supervision) -> None:
         """The handler ignores that it was stopped. Its job goes on without it; its slot is gone until it ends."""
         supervision.abandoned = supervision.ended = True
-        self._slots.write_off()
+        self._slots.write_off(supervision)
         self._events.emit(RunStuck(supervision.run))
+        if len(self._slots.stuck) == self._slots.total:
+            self._events.emit(Warned("Every slot is held by a handler that does not end: restart this process."))
         failure = Failure(
             "Stuck", f"The handler did not end within {STUCK:g} s after it was stopped ({supervision.cause})."
         )

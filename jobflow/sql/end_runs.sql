@@ -4,10 +4,10 @@
 -- $11 text[] error_message · $12 text[] traceback · $13 boolean[] recorded
 -- $14 boolean revoke: raise the epoch, because somebody other than the run's own worker ends it
 -- Returns: id, queue, priority, status, run_at of each that was accepted
--- A cancel request wins over every ending that would let the job run again, a release or a snooze included.
+-- A cancel request wins over every ending but success, be it a release, a snooze, a rescue or the last failure.
 WITH ended AS MATERIALIZED (
   SELECT e.*, j.attempt AS run_attempt, j.started_at, j.queue, j.priority,
-         CASE WHEN j.cancel_requested_at IS NOT NULL AND e.after IN ({open}) THEN {cancelled} ELSE e.after END AS status
+         CASE WHEN j.cancel_requested_at IS NOT NULL THEN {cancelled} ELSE e.after END AS status
   FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::int[], $7::int[], $8::float8[],
               $9::text[], $10::text[], $11::text[], $12::text[], $13::boolean[])
     AS e (id, run_epoch, worker, after, cause, attempt, rescues, delay, reason, error_type, error_message, traceback, recorded)
@@ -20,7 +20,7 @@ WITH ended AS MATERIALIZED (
       run_epoch = CASE WHEN $14 THEN j.run_epoch + 1 ELSE j.run_epoch END,
       slot = NULL, key_slot = NULL,
       run_at = CASE WHEN e.delay IS NULL THEN j.run_at ELSE now() + make_interval(secs => e.delay) END,
-      cancel_reason = CASE WHEN e.status = {cancelled} THEN coalesce(e.reason, j.cancel_reason) END,
+      cancel_reason = CASE WHEN e.status = {cancelled} THEN coalesce(j.cancel_reason, e.reason) END,
       error_type = coalesce(e.error_type, j.error_type), error_message = coalesce(e.error_message, j.error_message),
       finished_at = CASE WHEN e.status IN ({final}) THEN now() END
   FROM ended e WHERE j.id = e.id

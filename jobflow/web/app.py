@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -11,6 +12,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 from litestar.types import Message
 
+from jobflow.errors import Unavailable
 from jobflow.events import RequestFailed
 from jobflow.web import bulk, dashboard, dlq, docs, jobs, live, ops, queues
 from jobflow.web.call import Answer, Call, Visit
@@ -62,9 +64,12 @@ class Web(Litestar):
             return
         visit = self._door.meet(scope)
         scope.setdefault("state", {})["visit"] = visit
+        started = False
 
         def send_signed(message: Message) -> Any:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"] = [*message["headers"], *visit.extra]
             return send(message)
 
@@ -73,7 +78,14 @@ class Web(Litestar):
         except Exception as error:
             await failed(error, visit, self.pages)(scope, receive, send_signed)
         else:
-            await super().__call__(scope, receive, send_signed)
+            try:
+                await super().__call__(scope, receive, send_signed)
+            except asyncio.CancelledError:
+                # A server that ends waits a few seconds for its requests, then cancels them and answers with a bare 500.
+                if started or self.parts.engine.state == "running":
+                    raise
+                ends = Unavailable("This process ends. Send the request again; another one takes it.")
+                await failed(ends, visit, self.pages)(scope, receive, send_signed)
 
 
 def build_app(parts: Parts, lifespan: Lifespan) -> Litestar:
@@ -99,7 +111,7 @@ def failed(error: Exception, visit: Visit, pages: Pages) -> Answer:
         visit.parts.events.emit(
             RequestFailed(method=visit.method, path=visit.path, request_id=visit.request_id, error=error)
         )
-    return pages.failure(error, visit) if wants_page(visit) else problem(error, visit)
+    return pages.failure(error, visit) if wants_page(visit, error) else problem(error, visit)
 
 
 def _answer_error(request: Request[Any, Any, Any], error: Any) -> Response[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from typing import Any
 
 from jobflow import payloads
@@ -11,19 +13,59 @@ from jobflow.web.problems import Refused
 
 JOB_BYTES = 256 * 1024
 BULK_BYTES = 16 * 1024 * 1024
+SECONDS, BULK_SECONDS = 30.0, 120.0  # for the whole body; the server itself would wait for the rest for ever
+LOOK = 1.0  # seconds between two looks at bodies that are on their way
+GIVEN_UP = math.inf
 
 
-async def read_body(request: Call, limit: int = JOB_BYTES) -> bytes:
+class Patience:
+    """Gives up bodies that do not come in time. All are looked at together: a timer for each cost a tenth of a POST."""
+
+    def __init__(self) -> None:
+        self._until: dict[asyncio.Task[Any], float] = {}  # by whom it is read → loop time
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def read(self, request: Call, limit: int, seconds: float) -> bytes | None:
+        """Any body, or None when it is longer than ``limit`` bytes. Raises Refused: 408; Malformed."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101  (told to the type checker)
+        if loop is not self._loop:
+            self._loop = loop
+            self._look(loop)
+        self._until[task] = loop.time() + seconds
+        try:
+            return await read_chunks(request.receive, limit)
+        except asyncio.CancelledError:
+            if self._until[task] != GIVEN_UP or task.uncancel():
+                raise  # somebody else's
+            # The rest may still come, and would be taken for the next request.
+            raise Refused(408, f"The body did not come within {seconds:g} s.", {"Connection": "close"}) from None
+        finally:
+            del self._until[task]
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for task, until in self._until.items():
+            if until < now:
+                self._until[task] = GIVEN_UP
+                task.cancel()
+        loop.call_later(LOOK, self._look, loop)
+
+
+patience = Patience()
+
+
+async def read_body(request: Call, limit: int = JOB_BYTES, seconds: float = SECONDS) -> bytes:
     """Read the body; it is refused by its Content-Length, or while it is read, when it is longer than ``limit`` bytes.
 
-    Raises Refused: 415 unless it is uncompressed ``application/json`` in UTF-8 (an empty body needs no type), 413.
+    Raises Refused: 415 unless it is uncompressed ``application/json`` in UTF-8 (an empty body needs no type), 413, 408.
     """
     headers = request.visit.headers
     length = headers.get(b"content-length")
     _check_type(headers, empty=b"transfer-encoding" not in headers and (length is None or length == b"0"))
     if length is not None and int(length) > limit:
         raise _too_large(limit)
-    raw = await read_chunks(request.receive, limit)
+    raw = await patience.read(request, limit, seconds)
     if raw is None:
         raise _too_large(limit)
     return raw

@@ -15,7 +15,7 @@ from jobflow import payloads
 from jobflow.client import JobRequest, Submission
 from jobflow.errors import Fault, Invalid, Malformed
 from jobflow.lifecycle import NewJob
-from jobflow.web.body import BULK_BYTES, JOB_BYTES, read_body
+from jobflow.web.body import BULK_BYTES, BULK_SECONDS, JOB_BYTES, read_body
 from jobflow.web.call import Call, json_answer
 from jobflow.web.idempotency import Fingerprint, read_key
 from jobflow.web.jobs import REPLAYED
@@ -53,7 +53,7 @@ async def submit_jobs(request: Call) -> ASGIApp:
     """201 with the ids in the order of the request. Each job is bounded like a single one (256 KiB)."""
     no_query(request)
     key = read_key(request.visit.headers)
-    pieces = split(await read_body(request, BULK_BYTES))
+    pieces = split(await read_body(request, BULK_BYTES, BULK_SECONDS))
     fingerprint = None if key is None else Fingerprint("POST", "/jobs/bulk")
     jobs = await prepare_all(pieces, request.parts.client.prepare, fingerprint)
     digest = b"" if fingerprint is None else fingerprint.digest()

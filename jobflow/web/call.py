@@ -24,15 +24,21 @@ _encode = msgspec.json.Encoder().encode
 class Visit:
     """What the door found out about a request before it was let in."""
 
-    __slots__ = ("extra", "headers", "method", "parts", "path", "request_id")
+    __slots__ = ("extra", "headers", "method", "parts", "path", "query", "request_id")
 
     def __init__(self, parts: Parts, scope: Any, headers: dict[bytes, bytes], request_id: str) -> None:
         self.parts = parts
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
         self.headers = headers  # lower-case names; a list-valued header that came twice is joined
         self.request_id = request_id
         self.extra: Headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+
+    @property
+    def target(self) -> str:
+        """The path with its query, as a link."""
+        return f"{self.path}?{self.query.decode('latin-1')}" if self.query else self.path
 
 
 class Answer:

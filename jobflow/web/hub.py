@@ -1,12 +1,14 @@
 """Who waits to hear of changes: streams of hints, and requests that wait for one job. One hub for each process.
 
-Hints are coalesced, so a slow reader costs nothing and loses nothing: whoever hears one looks again. All streams and waits
-end at the first signal, before the workers are drained: an open stream would hold the server for ever.
+Hints are coalesced, so a slow reader costs nothing and loses nothing: whoever hears one looks again. They go out in rounds,
+at most one a second, and one after the other, so that a hundred tabs do not look again in the same moment. All streams and
+waits end at the first signal, before the workers are drained: an open stream would hold the server for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,6 +18,10 @@ from jobflow.errors import StoreUnavailable
 from jobflow.lifecycle import Job
 from jobflow.store import Store
 
+EVERY = 1.0  # seconds from one round of hints to the next
+BUSY = 0.7  # of that time at work: then jobs go first, and the next round comes after twice the time
+STEP = 0.01  # seconds between two streams that are told in one round
+STEPS = 50  # in a round; with more streams, several are told at once
 LOOK = 2.0  # seconds between two looks at a job that is waited for: with Redis away nothing is heard of other processes
 
 
@@ -51,21 +57,45 @@ class Hub:
     def __init__(self, store: Store, hears: Callable[[], bool]) -> None:
         self.hears = hears
         self.closed = False
+        self.round = 0  # of hints: what was read before it began may be out of date
         self._store = store
-        self._streams: set[Watch] = set()
-        self._jobs: dict[UUID, set[Watch]] = {}
+        self._streams: dict[Watch, None] = {}  # in the order they came, so that each is told at its place in a round
+        self._jobs: dict[UUID, dict[Watch, None]] = {}
+        self._changed: set[str] = set()
+        self._telling: asyncio.Task[None] | None = None
         self._seen: dict[UUID, Any] = {}
         self._asking: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
+        self._work = time.thread_time  # seconds of processor time of the loop
 
     # ---- what the engine says ---------------------------------------------------------------------------------------
 
     def told(self, topics: Iterable[str], own: bool) -> None:
         """Something changed, here (``own``) or in any process."""
-        for watch in self._streams:
-            watch.tell(topics)
+        self._changed.update(topics)
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell())
         if not own and self._jobs and "jobs" in topics and self._asking is None:
             self._asking = asyncio.create_task(self._ask())
+
+    async def _tell(self) -> None:
+        """Rounds as long as something changes."""
+        clock = asyncio.get_running_loop().time
+        try:
+            while self._changed and not self.closed:
+                topics, self._changed = self._changed, set()
+                self.round += 1
+                began, worked, streams = clock(), self._work(), list(self._streams)
+                at_once = -(-len(streams) // STEPS)
+                for n, watch in enumerate(streams, 1):
+                    watch.tell(topics)
+                    if n % at_once == 0:
+                        await self.pause(STEP)
+                await self.pause(began + EVERY - clock())
+                if self._work() - worked > BUSY * EVERY:
+                    await self.pause(EVERY)
+        finally:
+            self._telling = None
 
     def moved(self, job_id: UUID) -> None:
         for watch in self._jobs.get(job_id, ()):
@@ -95,12 +125,12 @@ class Hub:
     def watching(self, job_id: UUID | None = None) -> Iterator[Watch]:
         """A Watch for the block: of one job, or of all hints."""
         watch = Watch()
-        group = self._streams if job_id is None else self._jobs.setdefault(job_id, set())
-        group.add(watch)
+        group = self._streams if job_id is None else self._jobs.setdefault(job_id, {})
+        group[watch] = None
         try:
             yield watch
         finally:
-            group.discard(watch)
+            group.pop(watch, None)
             if job_id is not None and not group:
                 self._jobs.pop(job_id, None)
                 self._seen.pop(job_id, None)

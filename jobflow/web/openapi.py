@@ -17,7 +17,7 @@ from jobflow import __version__
 from jobflow.lifecycle import Status
 from jobflow.registry import QUEUE_NAME, TYPE_NAME
 from jobflow.web.accept import WAIT_MAX
-from jobflow.web.problems import Problem
+from jobflow.web.problems import EVERY_KIND, Problem
 from jobflow.web.query import LIMIT, LIMIT_MAX, OFFSET_MAX, TEXT_MAX
 
 REF = "#/components/schemas/{name}"
@@ -27,8 +27,9 @@ _PATH_PARAMETER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a route says of itself. ``answers``: status → type of the body, ``str`` for plain text, None for no body.
+    """What a route says of itself.
 
+    ``answers``: status → type of the JSON body, or the media type of another one, or several of those by Accept, or None.
     ``errors``: statuses besides those that any request can get. ``open``: needs no token.
     """
 
@@ -94,8 +95,8 @@ KEY_HEADER = _parameter(
 def describe(routes: Iterable[tuple[str, str, Operation]]) -> bytes:
     """The document, for (method, path, operation) of every route; path parameters as ``{name}``."""
     rows = list(routes)
-    types = {kind for _, _, op in rows for kind in (op.body, *op.answers.values()) if _is_model(kind)} | {Problem}
-    ordered = sorted(types, key=lambda kind: kind.__name__)
+    types = {kind for _, _, op in rows for answer in op.answers.values() for kind in (op.body, *_kinds(answer))}
+    ordered = sorted({Problem, *filter(_is_model, types)}, key=lambda kind: kind.__name__)
     schemas, components = msgspec.json.schema_components(ordered, ref_template=REF)
     _refine(components)
     references = dict(zip(ordered, schemas, strict=True))
@@ -158,15 +159,20 @@ def _errors(method: str, operation: Operation) -> list[int]:
         common.add(429)
     if method not in ("GET", "HEAD"):
         common.add(403)
+    if 413 in operation.errors:  # it reads a body
+        common.add(408)
     return sorted(common | set(operation.errors))
 
 
 def _answer(status: int, kind: Any, references: Mapping[Any, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": HTTPStatus(status).phrase}
-    if kind is str:
-        answer["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    elif kind is not None:
-        answer["content"] = {"application/json": {"schema": references.get(kind, {"type": "object"})}}
+    if kind is not None:
+        answer["content"] = {
+            one if isinstance(one, str) else "application/json": {
+                "schema": {"type": "string"} if isinstance(one, str) else references.get(one, {"type": "object"})
+            }
+            for one in _kinds(kind)
+        }
     if status in (201, 303):
         answer["headers"] = {"Location": {"schema": {"type": "string"}}}
     return answer
@@ -182,6 +188,10 @@ def _problem(status: int, references: Mapping[Any, Any]) -> dict[str, Any]:
     return described
 
 
+def _kinds(answer: Any) -> tuple[Any, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
@@ -193,6 +203,10 @@ def _refine(components: dict[str, Any]) -> None:
     job["result"] = {"description": "Whatever the handler returned."}
     job["status"] = {"type": "string", "enum": list(Status)}
     components["Problem"]["additionalProperties"] = True
+    components["Problem"]["properties"]["type"] |= {
+        "format": "uri",
+        "examples": sorted(kind.type for kind in EVERY_KIND),
+    }
     components["Problem"]["properties"]["errors"]["items"] = {
         "type": "object",
         "properties": {

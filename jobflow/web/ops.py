@@ -34,7 +34,7 @@ GET  /openapi.json  all of this for machines
 """
 
 
-@get("/", doc=Operation("index", "What this is.", {200: str}))
+@get("/", doc=Operation("index", "What this is.", {200: ("text/plain", "text/html")}, errors=(422,)))
 async def index(request: Call) -> ASGIApp:
     """A page for browsers, plain text for everybody else."""
     no_query(request)
@@ -45,7 +45,11 @@ async def index(request: Call) -> ASGIApp:
     "/livez",
     http_method=[HttpMethod.GET, HttpMethod.HEAD],
     doc=Operation(
-        "livez", "Alive? 503: its loops stand still.", {200: str, 503: str}, query=(VERBOSE_PARAMETER,), open=True
+        "livez",
+        "Alive? 503: its loops stand still.",
+        {200: "text/plain", 503: "text/plain"},
+        query=(VERBOSE_PARAMETER,),
+        open=True,
     ),
 )
 async def livez(request: Call) -> ASGIApp:
@@ -63,7 +67,7 @@ async def livez(request: Call) -> ASGIApp:
     doc=Operation(
         "readyz",
         "Ready for requests? 503 while starting, draining or without Postgres; `degraded: redis` is ready.",
-        {200: str, 503: str},
+        {200: "text/plain", 503: "text/plain"},
         query=(VERBOSE_PARAMETER,),
         open=True,
     ),
@@ -97,7 +101,12 @@ def _health(request: Call, text: str, lines: list[str], status: int) -> Answer:
 
 @get(
     "/metrics",
-    doc=Operation("metrics", "Counts as JSON, or for Prometheus by Accept.", {200: MetricsView}, errors=(422, 503)),
+    doc=Operation(
+        "metrics",
+        "Counts as JSON, or for Prometheus by Accept.",
+        {200: (MetricsView, "text/plain")},
+        errors=(422, 503),
+    ),
 )
 async def metrics(request: Call) -> ASGIApp:
     """All from Postgres; the Prometheus text has this process's own counters, too."""

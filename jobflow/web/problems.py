@@ -63,6 +63,7 @@ STATUSES: Mapping[int, Kind] = {
         _kind(403, "forbidden", "Not allowed"),
         _kind(404, "not-found", "Not found"),
         _kind(405, "method-not-allowed", "This method is not possible here"),
+        _kind(408, "too-slow", "The body did not come in time"),
         _kind(413, "too-large", "The body is too large"),
         _kind(415, "unsupported-media-type", "The body must be plain application/json"),
         _kind(421, "misdirected", "This is not the server of that name"),
@@ -71,6 +72,7 @@ STATUSES: Mapping[int, Kind] = {
     )
 }
 INTERNAL = STATUSES[500]
+EVERY_KIND = frozenset({*KINDS.values(), *STATUSES.values()})
 
 
 class Problem(msgspec.Struct, kw_only=True):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import datetime
-from typing import Annotated
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from jobflow.errors import Fault, Malformed
-from jobflow.lifecycle import Status
+from jobflow.lifecycle import Moment, Status
 from jobflow.listing import JobFilter
 from jobflow.registry import QUEUE_NAME, TYPE_NAME
 from jobflow.web.call import Call
@@ -26,8 +25,6 @@ PAYLOAD = "payload."
 
 FILTERS = frozenset({"type", "queue", "tag", "created_after", "created_before", "error"})
 PAGING = frozenset({"limit", "offset", "cursor"})
-
-_Zoned = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Query:
@@ -89,7 +86,7 @@ class Query:
         if value is None:
             return None
         try:
-            return msgspec.convert(value, _Zoned)
+            return msgspec.convert(value, Moment)
         except msgspec.ValidationError:
             self.fault(name, "must be a time with a zone, such as 2030-01-31T12:00:00Z (write + as %2B)")
             return None

@@ -18,7 +18,9 @@ from jobflow.pool import Connection
 from tests.support.process import Process, processes
 from tests.support.servers import fresh_database, with_database
 
-CHROMIUM = os.environ.get("PLAYWRIGHT_CHROMIUM_EXECUTABLE_PATH", "")  # a program, set by `./dev test` if it unpacked one
+CHROMIUM = os.environ.get(
+    "PLAYWRIGHT_CHROMIUM_EXECUTABLE_PATH", ""
+)  # a program, set by `./dev test` if it unpacked one
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -44,7 +46,9 @@ async def chromium() -> str:
     async with async_playwright() as playwright:
         if found := shutil.which(playwright.chromium.executable_path):  # what `playwright install chromium` installed
             return found
-    pytest.fail("There is no Chromium: `./dev test` installs one; else set PLAYWRIGHT_CHROMIUM_EXECUTABLE_PATH to the path of yours.")
+    pytest.fail(
+        "There is no Chromium: `./dev test` installs one; else set PLAYWRIGHT_CHROMIUM_EXECUTABLE_PATH to the path of yours."
+    )
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ async def test_a_job_dies_and_is_retried(tab: Page, rows: Connection) -> None:
 
     await tab.get_by_role("button", name="Retry all that match").click()
     await expect(tab.get_by_role("heading", name="Retry 1 job?")).to_be_visible()
-    await tab.get_by_role("button", name="Yes").click()
+    await tab.get_by_role("main").get_by_role("button", name="Retry").click()
     await expect(tab.get_by_role("status")).to_have_text("Retrying 1 job, newest first.")
 
 
@@ -99,10 +99,11 @@ async def test_everything_works_without_javascript(open_tab: OpenTab, rows: Conn
         await tab.locator("tbody tr input").check()
         await tab.get_by_role("button", name="Delete").click()
         await expect(tab.get_by_role("heading", name="Delete 1 job?")).to_be_visible()
-        await tab.get_by_role("button", name="Yes").click()
+        await tab.get_by_role("main").get_by_role("button", name="Delete").click()
         await expect(tab.get_by_role("status")).to_have_text("Delete: 1 of 1 job.")
         await expect(tab.get_by_text("Nothing matches.")).to_be_visible()
 
+        await tab.get_by_text("Filter", exact=True).click()
         await tab.get_by_role("textbox", name="Tag").fill("none")
         await tab.get_by_role("button", name="Apply").click()
         assert tab.url.endswith("/dashboard/dlq?type=hang&tag=none")
@@ -138,6 +139,68 @@ async def test_the_search_box_and_keys(tab: Page, api: httpx.AsyncClient) -> Non
     await tab.keyboard.type(id)
     await tab.keyboard.press("Enter")
     await tab.wait_for_url(f"/dashboard/jobs/{id}")
+
+
+async def test_the_help_sheet_names_the_keys_and_they_lead_there(tab: Page) -> None:
+    await tab.goto("/dashboard")
+    await tab.keyboard.press("?")
+    sheet = tab.get_by_role("dialog", name="Keys")
+    await expect(sheet).to_be_visible()
+    await expect(sheet.get_by_role("button", name="Close")).to_be_focused()
+    await tab.keyboard.press("/")  # keys rest while it is open
+    await expect(sheet).to_be_visible()
+    await tab.keyboard.press("Escape")
+    await expect(sheet).to_be_hidden()
+
+    for key, path in (
+        ("j", "/dashboard/jobs"),
+        ("d", "/dashboard/dlq"),
+        ("w", "/dashboard/workers"),
+        ("n", "/dashboard/create"),
+    ):
+        await tab.keyboard.press("g")
+        await tab.keyboard.press(key)
+        await tab.wait_for_url(path)
+        await tab.locator("body").click(position={"x": 5, "y": 400})  # out of a field that the page has chosen
+
+
+async def test_keys_can_be_switched_off(tab: Page) -> None:
+    await tab.goto("/dashboard")
+    await tab.get_by_role("button", name="Keys").click()
+    await tab.get_by_label("Keys are on").uncheck()
+    await tab.get_by_role("button", name="Close").click()
+    await tab.reload()
+    await tab.keyboard.press("?")
+    await tab.keyboard.press("/")
+    await expect(tab.locator("#find")).not_to_be_focused()
+    await expect(tab.get_by_role("dialog", name="Keys")).to_be_hidden()
+    await tab.get_by_role("button", name="Keys").click()
+    await tab.get_by_label("Keys are on").check()
+    await tab.get_by_role("button", name="Close").click()
+    await tab.keyboard.press("/")
+    await expect(tab.locator("#find")).to_be_focused()
+
+
+async def test_pages_of_a_list_both_ways(tab: Page, rows: Connection) -> None:
+    made = [await add_job(rows, "cancelled", tags=["turn"]) for _ in range(120)]
+    await tab.goto("/dashboard/jobs?tag=turn")
+    await expect(tab.get_by_role("link", name="Newer")).to_have_count(0)
+    await tab.get_by_role("link", name="Older").click()
+    await tab.get_by_role("link", name="Older").click()
+    await expect(tab.locator("tbody tr")).to_have_count(20)
+    await tab.get_by_role("link", name="Newer").click()
+    await expect(tab.locator("tbody tr").first).to_have_id(f"job-{made[69]}")
+    await tab.get_by_role("link", name="Newest").click()
+    await tab.wait_for_url("/dashboard/jobs?tag=turn")
+
+
+async def test_a_running_job_is_asked_to_stop(tab: Page, api: httpx.AsyncClient) -> None:
+    id = (await api.post("/jobs", json={"type": "sleep", "payload": {"seconds": 60}})).json()["id"]
+    await tab.goto(f"/dashboard/jobs/{id}")
+    await expect(tab.locator(".title .badge").first).to_have_text("processing")
+    await tab.get_by_role("button", name="Request cancel").click()
+    await expect(tab.get_by_role("status")).to_have_text("Cancel: its handler was asked to stop.")
+    await expect(tab.locator(".title .badge").first).to_have_text("cancelled")  # live
 
 
 async def test_the_theme_is_kept(tab: Page) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands.conftest import Call
+from jobflow.commands.remote import Away, Remote
+from tests.commands.conftest import ROOT, Call
+from tests.support.commands import running
 
 
 def job(call: Call, id: str) -> Any:
@@ -63,6 +67,71 @@ def test_wait_is_status_1_when_the_job_is_not_completed(call: Call) -> None:
     result = call("enqueue", "fail", '{"message": "no luck today"}', "--max-attempts", "1", "--wait", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["error"]["message"] == "no luck today"
+
+
+def test_wait_is_told_by_the_server_and_does_not_ask_again_and_again(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    get = Remote.get
+    monkeypatch.setattr(Remote, "get", lambda self, *args: (asked.append(args), get(self, *args))[1])
+    monkeypatch.setattr("jobflow.commands.enqueue.PAUSE", 0.05)
+    result = call("enqueue", "sleep", '{"seconds": 1.2}', "--wait")
+    assert result.exit_code == 0
+    assert 1 <= len(asked) <= 4  # when it begins, when it ends, and what happened between two questions
+
+
+def test_wait_outlasts_a_server_that_is_away_for_a_while(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    get, failures = Remote.get, [Away("gone"), Away("away")]
+
+    def sometimes(self: Remote, *args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return get(self, *args)
+
+    monkeypatch.setattr(Remote, "get", sometimes)
+    monkeypatch.setattr("jobflow.commands.enqueue.PAUSE", 0.01)
+    assert call("enqueue", "echo", "--wait").exit_code == 0
+    assert not failures
+
+
+def test_wait_ends_with_a_server_that_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(self: Remote, *args: Any) -> Any:
+        raise Away("No server answers")
+
+    monkeypatch.setattr(Remote, "get", never)
+    monkeypatch.setattr("jobflow.commands.enqueue.PAUSE", 0.01)
+    monkeypatch.setattr("jobflow.commands.enqueue.PATIENCE", 0.05)
+    result = call("enqueue", "echo", "--wait")
+    assert result.exit_code == 2
+    assert "No server answers" in result.stderr
+
+
+def test_wait_paces_itself_when_the_server_does_not_hold_its_answers(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    get = Remote.get
+
+    def at_once(self: Remote, path: str, params: Any = None) -> Any:
+        asked.append(path)
+        return get(self, path)
+
+    monkeypatch.setattr(Remote, "get", at_once)
+    monkeypatch.setattr("jobflow.commands.enqueue.PAUSE", 0.2)
+    assert call("enqueue", "sleep", '{"seconds": 1}', "--wait").exit_code == 0
+    assert len(asked) <= 12
+
+
+def test_ctrl_c_ends_the_waiting_and_names_the_job(port: int, tmp_path: Path) -> None:
+    with running(
+        tmp_path, "enqueue", "echo", "--delay", "3600", "--wait", PORT=str(port), PYTHONPATH=str(ROOT)
+    ) as command:
+        command.wait_for("echo is scheduled")
+        assert command.end(signal.SIGINT) == 130
+        assert "the job goes on: jobflow jobs 0" in command.said
+        assert "Traceback" not in command.said
+        assert command.stdout.read_text() == ""
 
 
 @pytest.mark.parametrize("payload", ["{to: me}", "", "{'a': 1}"])

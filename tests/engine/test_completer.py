@@ -97,20 +97,21 @@ async def test_what_runs_again_is_pushed_to_redis(parts: Parts) -> None:
     assert (await parts.broker.pop("default", parts.lease.now(), 1)).ids == [run.id]
 
 
-async def test_one_row_that_postgres_refuses_does_not_stop_the_others(parts: Parts, database: Connection) -> None:
-    runs = await started(parts, 7)
-    changes = [complete(run, b"1") for run in runs[:6]] + [fail(runs[6], FAILURE, 1.0)]
+async def test_r41_one_row_that_postgres_refuses_does_not_stop_the_others(parts: Parts, database: Connection) -> None:
+    parts.slots.total = BATCH
+    runs = await started(parts, BATCH)
+    changes = [complete(run, b"1") for run in runs[:-1]] + [fail(runs[-1], FAILURE, 1.0)]
     changes[3] = complete(runs[3], b'"\\u0000"')  # JSON that jsonb does not take
     offer(parts, *changes)
     await write_all(parts)
-    expected = {run.id: "completed" for run in runs} | {runs[3].id: "failed", runs[6].id: "failed"}
+    expected = {run.id: "completed" for run in runs} | {runs[3].id: "failed", runs[-1].id: "failed"}
     assert ended(parts) == expected
-    assert {run.id: await status_of(database, run.id) for run in runs} == expected
+    assert await real_counts(database) == {("default", "completed"): BATCH - 2, ("default", "failed"): 2}
     row = await row_of(database, runs[3].id)
     assert row is not None
     assert row["error_type"] == "ResultNotStored"
     assert 55 < await waits(database, runs[3].id) <= 60
-    assert parts.slots.free == 10
+    assert parts.slots.free == BATCH
 
 
 async def test_an_error_text_that_postgres_refuses_is_replaced(parts: Parts, database: Connection) -> None:
@@ -132,7 +133,6 @@ async def test_while_postgres_is_away_endings_wait_in_order_and_keep_their_slots
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             await parts.completer.tick()
-    assert not parts.completer.busy
     offer(parts, complete(runs[2], None))
     assert parts.slots.free == 7
     assert [e.change.run for e in parts.endings.waiting] == runs
@@ -218,13 +218,26 @@ async def test_a_row_that_somebody_holds_is_offered_again_and_does_not_stop_the_
     assert parts.of(RunRefused) == []
 
 
-async def test_a_cancel_request_wins_over_another_run(parts: Parts, database: Connection) -> None:
-    runs = await started(parts, 4)
+async def test_a_cancel_request_wins_over_every_ending_but_success(parts: Parts, database: Connection) -> None:
+    runs = await started(parts, 5)
     await database.execute("UPDATE jobs SET cancel_requested_at = now()")
-    offer(parts, fail(runs[0], FAILURE, 1.0), release(runs[1]), snooze(runs[2], 5.0), complete(runs[3], None))
+    offer(
+        parts, fail(runs[0], FAILURE, 1.0), release(runs[1]), snooze(runs[2], 5.0), discard(runs[3], FAILURE),
+        complete(runs[4], None),
+    )  # fmt: skip
     await parts.completer.tick()
-    assert [ended(parts)[run.id] for run in runs] == ["cancelled", "cancelled", "cancelled", "completed"]
-    assert await status_of(database, runs[3].id) == "completed", "what is done is done"
+    assert [ended(parts)[run.id] for run in runs] == [*["cancelled"] * 4, "completed"]
+    assert await status_of(database, runs[4].id) == "completed", "what is done is done"
+
+
+async def test_a_completion_that_the_handler_committed_itself_is_told_as_one(parts: Parts) -> None:
+    (run,) = await started(parts)
+    assert await parts.store.complete_jobs([complete(run, None)])
+    offer(parts, fail(run, FAILURE, 1.0))
+    await parts.completer.tick()
+    (event,) = parts.of(RunEnded)
+    assert (event.change.cause, event.status) == ("completed", "completed")
+    assert parts.slots.free == 10
 
 
 async def test_a_deadlock_is_tried_again(parts: Parts) -> None:

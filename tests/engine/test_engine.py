@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
-from litestar import Litestar
 
-from jobflow import job
+from jobflow import Context, job
 from jobflow.app import create_app
 from jobflow.engine import engine as module
+from jobflow.engine import heartbeat
 from jobflow.engine.engine import Engine
 from jobflow.engine.heartbeat import Audit
 from jobflow.engine.lease import boottime
@@ -22,7 +21,8 @@ from jobflow.errors import StoreUnavailable
 from jobflow.events import (
     ClaimsAdopted,
     ClaimsForgotten,
-    Event,
+    LeaseLost,
+    LoopBlocked,
     ProcessDraining,
     ProcessStarted,
     ProcessStopped,
@@ -33,47 +33,8 @@ from jobflow.settings import Settings
 from jobflow.statements import SQL
 from tests.support.parts import losing
 from tests.support.rows import add_job, add_worker, history_of, row_of, status_of
+from tests.support.running import Running
 from tests.support.waiting import until
-
-
-class Running:
-    """An application whose engine runs."""
-
-    def __init__(self, app: Litestar) -> None:
-        self.app = app
-        self.parts = app.parts  # type: ignore[attr-defined]
-        self.engine: Engine = self.parts.engine
-        self.seen: list[Event] = []
-        self.parts.events.subscribe(self.seen.append)
-
-    async def enqueue(self, count: int, type: str = "sleep", **options: Any) -> list[UUID]:
-        payload = options.pop("payload", {"seconds": 30})
-        return [await self.parts.client.enqueue(type, payload, **options) for _ in range(count)]
-
-    async def running(self, count: int) -> None:
-        async def started() -> int:
-            return len([s for s in self.engine._slots.runs.values() if s.started])
-
-        await until(started, lambda n: n == count, seconds=5)
-
-    async def has(self, kind: type[Event], seconds: float = 5.0) -> Any:
-        async def find() -> list[Event]:
-            return [event for event in self.seen if isinstance(event, kind)]
-
-        return (await until(find, seconds=seconds))[-1]
-
-
-@pytest.fixture
-def quick(settings: Settings) -> Settings:
-    return msgspec.structs.replace(settings, grace=0.2, lease=1.5)
-
-
-@pytest.fixture
-async def running(quick: Settings) -> AsyncIterator[Running]:
-    app = create_app(quick)
-    running = Running(app)
-    async with app.lifespan():
-        yield running
 
 
 async def count(database: Connection, where: str) -> int:
@@ -200,6 +161,53 @@ async def test_a_cancel_request_reaches_the_handler(running: Running, database: 
         return await status_of(database, id)
 
     await until(status, lambda s: s == "cancelled", seconds=3)
+
+
+RUNS: list[UUID] = []  # the identities that ran test.again
+
+
+@job("test.again")
+async def again(payload: dict, ctx: Context) -> str:
+    RUNS.append(ctx._run.worker)
+    if len(RUNS) == 1:
+        await asyncio.Event().wait()
+    return "the second"
+
+
+async def test_a_process_that_was_marked_lost_goes_on_under_a_new_name_and_its_jobs_run_again_once(
+    running: Running, database: Connection
+) -> None:
+    RUNS.clear()
+    (id,) = await running.enqueue(1, "test.again", payload={})
+    await running.running(1)
+    await database.execute("UPDATE workers SET state = 'lost'")
+    lost = await running.has(LeaseLost)
+
+    async def done() -> Any:
+        return await row_of(database, id)
+
+    row = await until(done, lambda r: r["status"] == "completed", seconds=10)
+    assert [lost.worker, lost.successor] == RUNS
+    assert (row["locked_by"], row["rescues"], row["attempt"]) == (lost.successor, 1, 1)
+    assert row["result"] == '"the second"'
+    assert [h["outcome"] for h in await history_of(database, id)] == ["lost"]
+    assert (await running.has(RunRefused)).change.run.worker == lost.worker
+    assert running.engine._slots.free == 10
+
+
+@job("test.blocking")
+async def blocking(payload: dict) -> None:
+    time.sleep(payload["seconds"])  # noqa: ASYNC251
+
+
+async def test_who_blocks_the_loop_is_named(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "SLOW", 0.3)
+    await running.enqueue(2)
+    await running.running(2)
+    (id,) = await running.enqueue(1, "test.blocking", payload={"seconds": 1.2})
+    blocked = await running.has(LoopBlocked)
+    assert blocked.run.id == id
+    assert "in blocking" in blocked.stack
 
 
 # --- who handles what ---
@@ -344,6 +352,19 @@ async def test_a_handler_that_does_not_let_go_does_not_hold_the_process(
     await until(released, seconds=1.5)
     await asyncio.wait_for(draining, 10)
     assert time.monotonic() - began < 5
+
+
+async def test_a_handler_that_never_lets_go_does_not_keep_the_process_from_ending(
+    running: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CANCEL_WAIT", 0.3)
+    await running.enqueue(1, "test.deaf", payload={"seconds": 3600})
+    await running.running(1)
+    (supervision,) = running.engine._slots.runs.values()
+    await asyncio.wait_for(running.engine.drain(), 10)
+    assert await count(database, "status = 'pending' AND attempt = 0") == 1
+    assert supervision.task is not None
+    assert supervision.task.done(), "or the event loop could not be closed"
 
 
 async def test_draining_without_postgres_gives_up_in_the_end(

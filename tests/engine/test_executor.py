@@ -41,14 +41,20 @@ class Bench:
         self.registry = Registry()
         self.elsewhere: Callable[[str], Awaitable[bool]] = self._nowhere
         self.enqueued: list[tuple[str, Any, dict[str, Any]]] = []
+        self.completed: list[Change] = []
         self.executor = Executor(
             registry=self.registry,
             state={"http": "client"},
             events=Events(),
             threads=threads,
             enqueue=self._enqueue,
+            complete_in=self._complete_in,
             has_elsewhere=lambda name: self.elsewhere(name),
         )
+
+    async def _complete_in(self, session: Any, change: Change) -> bool:
+        self.completed.append(change)
+        return bool(session)
 
     async def _nowhere(self, name: str) -> bool:
         return False
@@ -464,7 +470,41 @@ async def test_a_thread_that_is_stopped_keeps_its_thread_but_not_its_run(bench: 
     assert told == [True]
 
 
-@pytest.mark.parametrize("cause", ["timeout", "drain"])
+@pytest.mark.parametrize(
+    ("cause", "looks", "raises", "expected"),
+    [
+        ("cancel", True, False, Cause.CANCELLED), ("cancel", False, False, Cause.COMPLETED),
+        ("cancel", True, True, Cause.CANCELLED), ("cancel", False, True, Cause.ERRORED),
+        ("drain", True, False, Cause.COMPLETED), ("drain", True, True, Cause.RELEASED),
+        ("drain", False, True, Cause.ERRORED),
+    ],
+)  # fmt: skip
+async def test_a_thread_gets_the_time_to_notice_that_it_is_cancelled(
+    bench: Bench, cause: Any, looks: bool, raises: bool, expected: Cause
+) -> None:
+    """An error that it raised without having looked is its own. (With a cancel request on the row it ends cancelled.)"""
+    inside, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def handler(payload: dict[str, Any], ctx: Context) -> Any:
+        loop.call_soon_threadsafe(inside.set)
+        go_on.wait(10)
+        if looks:
+            assert ctx.cancelled
+        if raises:
+            raise ValueError
+        return 1
+
+    task, supervision = bench.start(handler)
+    await inside.wait()
+    supervision.stop(cause)
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    go_on.set()
+    assert (await task).cause is expected
+
+
+@pytest.mark.parametrize("cause", ["timeout", "drain", "cancel"])
 async def test_a_run_that_never_got_a_thread_costs_no_attempt(
     bench: Bench, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, cause: Any
 ) -> None:
@@ -487,7 +527,10 @@ async def test_a_run_that_never_got_a_thread_costs_no_attempt(
     await asyncio.wait_for(handed_over.wait(), 10)
     supervision.stop(cause)
     change = await task
-    assert (change.cause, change.attempt, change.recorded) == (Cause.RELEASED, 1, False)
+    if cause == "cancel":
+        assert change.cause is Cause.CANCELLED
+    else:
+        assert (change.cause, change.attempt, change.recorded) == (Cause.RELEASED, 1, False)
     go_on.set()
     assert all(future.result(10) for future in busy)
     assert ran == []
@@ -580,6 +623,20 @@ async def test_the_context_is_the_runs_own(bench: Bench) -> None:
     change = await bench.run(handler, attempt=2)
     assert change.result == b'[2,{"http":"client"},false]'
     assert bench.enqueued == [("next", {"a": 1}, {"queue": "media"})]
+
+
+@pytest.mark.parametrize(("held", "error"), [(True, "NotCommitted"), (False, "RunLost")])
+async def test_a_completion_of_its_own_is_not_repeated(bench: Bench, held: bool, error: str) -> None:
+    """Whether it was committed only Postgres knows: the fence refuses this failure if it was."""
+
+    async def handler(payload: dict[str, Any], ctx: Context) -> Any:
+        await ctx.complete_in(held, {"a": 1})
+        return "not looked at"
+
+    failure = failure_of(await bench.run(handler))
+    assert failure.type == error
+    (change,) = bench.completed
+    assert (change.cause, change.result) == (Cause.COMPLETED, b'{"a":1}')
 
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")

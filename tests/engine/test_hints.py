@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from jobflow.broker import Broker
 from jobflow.engine.health import Health
 from jobflow.engine.hints import ROUND, Hints
-from jobflow.events import Events, JobMoved, ServerAway
+from jobflow.events import CANCEL_REQUESTED, Events, JobMoved, ServerAway
 from jobflow.lifecycle import Status
 from tests.support.rows import new_job
 
@@ -61,6 +61,28 @@ async def test_other_processes_hear_it_and_this_one_not_again(broker: Broker) ->
     await heard.aclose()  # type: ignore[attr-defined]
     assert told_here == [(["workers"], True)]
     assert told_there == [(["workers"], False)]
+
+
+async def test_a_run_that_is_asked_to_stop_is_told_here_at_once_and_to_the_other_processes(broker: Broker) -> None:
+    events = Events()
+    mine, told_here = listen(broker, events)
+    other, told_there = listen(broker, Events())
+    stops: list[str] = []
+    mine.stop, other.stop = lambda: stops.append("mine"), lambda: stops.append("other")
+    heard = broker.hints()
+    assert await anext(heard) == ""  # subscribed
+    events.emit(JobMoved(new_job().id, CANCEL_REQUESTED, Status.PROCESSING, Status.PROCESSING))
+    assert stops == ["mine"]
+    await mine.tick()
+    while not (text := await anext(heard)):
+        pass
+    mine.hear(text)
+    assert stops == ["mine"]
+    other.hear(text)
+    assert stops == ["mine", "other"]
+    await heard.aclose()  # type: ignore[attr-defined]
+    assert told_here == [(["jobs", "queues"], True)], "people who watch need not know"
+    assert told_there == [(["jobs", "queues"], False)]
 
 
 async def test_after_a_silence_everything_may_have_changed(broker: Broker) -> None:

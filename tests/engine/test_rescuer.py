@@ -146,6 +146,30 @@ async def test_a_cancelled_job_is_not_run_again(parts: Parts, other: UUID, datab
     assert await status_of(database, run.id) == "cancelled"
 
 
+async def test_a_cancelled_job_is_no_dead_letter_however_many_workers_it_lost(
+    parts: Parts, other: UUID, database: Connection
+) -> None:
+    (run,) = await parts.claim(await parts.insert(), other)
+    await database.execute("UPDATE jobs SET cancel_requested_at = now(), rescues = 2")
+    await lapse(database, other)
+    await parts.rescuer.tick()
+    assert await status_of(database, run.id) == "cancelled"
+
+
+async def test_a_run_that_goes_on_long_after_its_deadline_is_taken_from_a_living_process(
+    parts: Parts, other: UUID, database: Connection
+) -> None:
+    runs = await parts.claim(await parts.insert(2, timeout=100.0), other)
+    for run, seconds in zip(runs, (259, 261), strict=True):
+        await database.execute(
+            "UPDATE jobs SET started_at = now() - make_interval(secs => $2) WHERE id = $1", run.id, float(seconds)
+        )
+    await parts.rescuer.tick()
+    assert [await status_of(database, run.id) for run in runs] == ["processing", "pending"]
+    assert await state_of(database, other) == "alive"
+    assert await parts.store.complete_jobs([complete(runs[1], None)]) == set()
+
+
 async def test_two_rescuers_at_once_rescue_each_run_once(parts: Parts, other: UUID, database: Connection) -> None:
     ids = await parts.insert(50)
     await parts.claim(ids, other)
@@ -176,3 +200,15 @@ async def test_a_lost_process_can_end_a_job_only_until_it_was_rescued(
     await parts.rescuer.tick()
     assert await parts.store.complete_jobs([complete(runs[1], None)]) == set()
     assert await status_of(database, runs[1].id) == "pending"
+
+
+async def test_the_ending_of_a_rescued_run_is_not_taken_for_an_earlier_one_of_the_same_worker(
+    parts: Parts, other: UUID, database: Connection
+) -> None:
+    """The row still names the lost worker: only the raised epoch tells that somebody else ended the run."""
+    (run,) = await parts.claim(await parts.insert(), other)
+    await lapse(database, other)
+    await parts.rescuer.tick()
+    late = complete(run, None)
+    assert await parts.store.complete_jobs([late]) == set()
+    assert await parts.store.read_endings([late]) == {run.id: "lost"}

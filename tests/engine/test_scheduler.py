@@ -18,6 +18,7 @@ from jobflow.errors import StoreUnavailable
 from jobflow.events import JobMoved, ServerAway, ServerBack
 from jobflow.pool import Connection
 from jobflow.store import Store
+from tests.support.lanes import states_of
 from tests.support.parts import Parts, failing, parts_on
 from tests.support.rows import add_job, ago, row_of
 
@@ -36,7 +37,7 @@ async def open_lanes(parts: Parts, queue: str = "default") -> None:
     no_sweep(parts)
     parts.scheduler.fill(queue, dict.fromkeys(range(10), ""))
     await parts.scheduler.tick()
-    assert set((await parts.broker.states(queue)).values()) == {"+"}
+    assert set((await states_of(parts.broker, queue)).values()) == {"+"}
 
 
 async def pop(parts: Parts, want: int = 1_000) -> list[UUID]:
@@ -55,8 +56,8 @@ async def test_a_cold_lane_is_filled_in_order_and_opened(parts: Parts) -> None:
     await asyncio.sleep(0)
     assert 0 < await parts.scheduler.tick() <= 60
     assert await pop(parts) == ids
-    assert (await parts.broker.states("default"))[5] == "+"
-    assert (await parts.broker.states("default"))[3] == ""
+    assert (await states_of(parts.broker, "default"))[5] == "+"
+    assert (await states_of(parts.broker, "default"))[3] == ""
     await asyncio.wait_for(waiter, 1)
 
 
@@ -259,3 +260,22 @@ async def test_without_postgres_it_raises_and_tries_again(parts: Parts) -> None:
     mend()
     sweep(parts)
     assert await parts.scheduler.tick() > 0
+
+
+async def test_what_was_read_a_while_ago_does_not_move_a_job_back(
+    parts: Parts, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the sweep's read and its push the job ran, failed, and was pushed for its retry."""
+    await open_lanes(parts)
+    id = await add_job(database, run_at=ago(LATE))
+    read, later = parts.scheduler._store.page_lanes, ago(-60)
+
+    async def staged(*args: Any) -> Any:
+        rows = await read(*args)
+        await parts.broker.push("default", [Entry(5, later, id)])
+        return rows
+
+    monkeypatch.setattr(parts.scheduler._store, "page_lanes", staged)
+    sweep(parts)
+    await parts.scheduler.tick()
+    assert await pop(parts) == [], "it would be claimed too early, refused, and found again only by the next sweep"

@@ -57,12 +57,13 @@ async def test_another_run_of_the_same_job_has_a_slot_of_its_own() -> None:
 async def test_written_off_slots_are_gone_until_they_are_restored() -> None:
     slots = Slots(2, Wake())
     slots.fill(slots.reserve(1), runs(1))
-    slots.write_off()
+    (supervision,) = slots.runs.values()
+    slots.write_off(supervision)
     assert slots.free == 0
     assert slots.reserve(5) == 0
     slots.release(runs(1))
     assert slots.free == 1
-    slots.restore()
+    slots.restore(supervision)
     assert slots.free == 2
 
 

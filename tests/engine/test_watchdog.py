@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 import httpx
 import pytest
@@ -19,7 +18,7 @@ from jobflow.engine.lease import Lease, boottime
 from jobflow.engine.loop import Wake
 from jobflow.engine.slots import Slots
 from jobflow.engine.watchdog import ROUND, STUCK, Watchdog
-from jobflow.events import Event, Events, RunStuck
+from jobflow.events import Event, Events, RunEnded, RunStuck, Warned
 from tests.support.runs import make_run
 from tests.support.waiting import final, until
 
@@ -103,6 +102,18 @@ async def test_a_handler_that_does_not_end_is_written_off_until_it_does(bench: B
     assert bench.endings.take() == [], "nobody wants to know any more"
 
 
+async def test_a_process_without_slots_says_so(bench: Bench) -> None:
+    bench.slots.total = 2
+    for n in range(2):
+        assert [event for event in bench.seen if isinstance(event, Warned)] == []
+        bench.slots.fill(bench.slots.reserve(1), [make_run(run_epoch=n)])
+        bench.slots.runs[(RUN.id, n)].stop("cancel")
+        bench.slots.runs[(RUN.id, n)].stopped = time.monotonic() - STUCK - 0.1
+        await bench.watchdog.tick()
+        bench.slots.release([make_run(run_epoch=n)])
+    assert len([event for event in bench.seen if isinstance(event, Warned)]) == 1
+
+
 async def test_it_tells_how_late_the_loop_is_and_that_it_moves(bench: Bench) -> None:
     bench.lease.moved = 0.0
     await bench.watchdog.tick()
@@ -132,17 +143,22 @@ async def stubborn(payload: dict) -> None:
             continue
 
 
-async def test_a_timeout_is_precise(http: httpx.AsyncClient) -> None:
+async def test_a_timeout_is_precise(app: Litestar, http: httpx.AsyncClient) -> None:
+    seconds: dict[str, float] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, RunEnded):
+            seconds[str(event.change.run.id)] = event.seconds
+
+    app.parts.events.subscribe(note)  # type: ignore[attr-defined]
     ids = []
     for _ in range(6):  # at different moments of a round
         ids.append((await http.post("/jobs", json={"type": "hang"})).json()["id"])
         await asyncio.sleep(0.1)
     for id in ids:
         found = await final(http, id)
-        (attempt,) = found["attempts"]
         assert found["error"]["type"] == "Timeout"
-        began, ended = (time_of(attempt[name]) for name in ("started_at", "finished_at"))
-        assert 0.3 <= ended - began < 0.5
+        assert 0.3 <= seconds[id] < 0.5, "not counting how long Postgres takes to write it"
 
 
 async def test_a_stuck_handler_is_given_up_on_and_its_slot_comes_back_when_it_ends(
@@ -164,8 +180,3 @@ async def test_a_stuck_handler_is_given_up_on_and_its_slot_comes_back_when_it_en
     await until(free, lambda n: n == 10, seconds=2)
     again = (await http.get(f"/jobs/{id}")).json()
     assert again["status"] == "dead_letter"
-
-
-def time_of(text: str) -> float:
-
-    return datetime.fromisoformat(text).timestamp()

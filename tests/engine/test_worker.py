@@ -107,7 +107,7 @@ async def test_a_run_that_was_given_up_on_meanwhile_gives_its_slot_back(
     slots.fill(slots.reserve(1), [run])
     (supervision,) = slots.runs.values()
     supervision.abandoned = True
-    slots.write_off()
+    slots.write_off(supervision)
     slots.release([run])
     assert slots.free == 1
     executor.go.set()

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from jobflow.embedded import Servers
+from jobflow.migrate import upgrade
 from jobflow.pool import Connection
 from tests.support import oracle
-from tests.support.process import Process, Processes, processes
+from tests.support.process import Process, Processes, own_servers, processes
+from tests.support.servers import fresh_database
 from tests.support.waiting import until
+
+figures: list[str] = []
+
+
+def note(text: str) -> None:
+    """Tell what was measured, at the end of the test run."""
+    figures.append(f"{os.environ['PYTEST_CURRENT_TEST'].rpartition(' ')[0].rpartition('::')[2]}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if figures:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(figures))
 
 
 class Load:
     """Submits jobs and remembers which were acknowledged."""
 
     def __init__(self, http: httpx.AsyncClient, database: Connection, record: Path) -> None:
-        self._http, self._database, self._record = http, database, record
+        self._http, self.database, self._record = http, database, record
         self.acknowledged: list[UUID] = []
         self.refused = 0
 
@@ -39,6 +58,25 @@ class Load:
         for start in range(0, count, 100):
             await self.bulk(process, jobs[start : start + 100])
 
+    async def through(self, processes: Callable[[], Sequence[Process]], count: int, seconds: float = 0.02) -> None:
+        """As ``mixed``, by whichever of the processes answers. What is sent again has the same key, so it is there once."""
+        for start in range(0, count, 100):
+            jobs = [self.job("record", seconds=seconds) if n % 2 else self.job("noop") for n in range(100)]
+            key = str(uuid4())
+            while (ids := await self._try(random.choice(processes()), jobs, key)) is None:
+                await asyncio.sleep(0.02)
+            self.acknowledged += ids[: count - start]
+
+    async def _try(self, process: Process, jobs: list[dict[str, object]], key: str) -> list[UUID] | None:
+        try:
+            answer = await self._http.post(
+                f"{process.url}/jobs/bulk", json={"jobs": jobs}, headers={"Idempotency-Key": key}
+            )
+        except httpx.TransportError:
+            return None
+        assert answer.status_code in (201, 409, 503), answer.text
+        return [UUID(job["id"]) for job in answer.json()["jobs"]] if answer.status_code == 201 else None
+
     async def one(self, process: Process, job: dict[str, object]) -> int:
         """One POST, whatever comes of it; 0 when the connection broke."""
         try:
@@ -52,7 +90,7 @@ class Load:
         return answer.status_code
 
     async def left(self) -> dict[str, str]:
-        return await oracle.unfinished(self._database, self.acknowledged)
+        return await oracle.unfinished(self.database, self.acknowledged)
 
     async def done(self) -> int:
         return len(self.acknowledged) - len(await self.left())
@@ -60,7 +98,7 @@ class Load:
     async def finished(self, *, seconds: float = 30.0) -> None:
         """Wait until every acknowledged job has ended for good, then ask the oracle."""
         await until(self.left, lambda left: not left, seconds=seconds)
-        await oracle.check(self._database, self.acknowledged)
+        await oracle.check(self.database, self.acknowledged)
 
     async def running(self, count: int, *, seconds: float = 15.0) -> None:
         """Wait until so many handlers have begun."""
@@ -90,6 +128,59 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-async def load(client: httpx.AsyncClient, database: Connection, tmp_path: Path) -> Load:
-    await oracle.install(database)
+def load_later(client: httpx.AsyncClient, database: Connection, tmp_path: Path) -> Load:
+    """Without the oracle, where there are no tables yet."""
     return Load(client, database, tmp_path / "record")
+
+
+@pytest.fixture
+async def load(load_later: Load) -> Load:
+    await oracle.install(load_later.database)
+    return load_later
+
+
+@pytest.fixture(scope="module")
+def own_postgres(servers: object) -> Iterator[Servers]:
+    """A Postgres that the tests of a file may hurt."""
+    with own_servers(redis_url="redis://elsewhere/") as started:
+        yield started
+
+
+@pytest.fixture
+def own_database(own_postgres: Servers) -> Iterator[str]:
+    assert own_postgres.postgres
+    with fresh_database(own_postgres.postgres.url) as url:
+        asyncio.run(upgrade(url))
+        yield url
+
+
+@pytest.fixture
+def hurt(own_database: str, tmp_path: Path, redis_url: str) -> Iterator[Processes]:
+    """Processes on that Postgres."""
+    with processes(tmp_path, own_database, redis_url) as started:
+        yield started
+
+
+class Poster:
+    """Posts single jobs to processes, in turn, until it is told to stop."""
+
+    def __init__(self, load: Load, *processes: Process) -> None:
+        self.load, self.processes = load, list(processes)
+        self.statuses: list[int] = []
+        self._stopped = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, count: int = 4) -> Poster:
+        self._tasks = [asyncio.create_task(self._post(n)) for n in range(count)]
+        return self
+
+    async def _post(self, n: int) -> None:
+        while not self._stopped:
+            process = self.processes[n % len(self.processes)]
+            self.statuses.append(await self.load.one(process, self.load.job("noop")))
+            n += 1
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        self._stopped = True
+        await asyncio.gather(*self._tasks)

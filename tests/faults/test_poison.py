@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 import httpx
+import pytest
 
 from jobflow.pool import Connection
 from tests.faults.conftest import Load
@@ -13,8 +14,10 @@ from tests.support.process import Processes
 from tests.support.waiting import until
 
 
-async def test_a_poison_is_given_up_after_three_processes(
-    run: Processes, load: Load, database: Connection, client: httpx.AsyncClient
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "exit"])
+async def test_r27_a_poison_is_given_up_after_three_processes(
+    how: str, run: Processes, load: Load, database: Connection, client: httpx.AsyncClient
 ) -> None:
     deaths = 0
 
@@ -27,10 +30,10 @@ async def test_a_poison_is_given_up_after_three_processes(
             process = run.start(WORKER_CONCURRENCY="5")
 
     first = await run.start(WORKER_CONCURRENCY="5").ready()
-    await load.bulk(first, [load.job(seconds=0.02) for _ in range(100)])
-    (poison,) = await load.bulk(first, [{"type": "die"}])
+    await load.bulk(first, [load.job(seconds=0.02) for _ in range(250)])
+    (poison,) = await load.bulk(first, [{"type": "die", "payload": {"how": how}}])
     with suppress(AssertionError, httpx.TransportError):  # it may be dead before it answers
-        await load.bulk(first, [load.job(seconds=0.02) for _ in range(100)])
+        await load.bulk(first, [load.job(seconds=0.02) for _ in range(250)])
     supervisor = asyncio.create_task(supervise())
     try:
         await until(load.left, lambda left: not left, seconds=30)

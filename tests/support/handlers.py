@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import msgspec
 
@@ -93,6 +95,8 @@ async def spawn(payload: dict, ctx: Context) -> str:
 
 @job("die")
 async def die(payload: dict) -> None:
+    if payload.get("how") == "exit":
+        os._exit(9)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -103,3 +107,57 @@ async def record(payload: dict, ctx: Context) -> None:
         file.write(f"begin {ctx.job_id} {ctx.attempt}\n".encode())
         await asyncio.sleep(payload.get("seconds", 0.05))
         file.write(f"end {ctx.job_id} {ctx.attempt}\n".encode())
+
+
+@job("block")
+async def block(payload: dict, ctx: Context) -> None:
+    """Holds the loop; with ``gil`` no thread of the process runs either, as in a careless C extension."""
+    with open(payload["path"], "ab", buffering=0) as file:
+        file.write(f"begin {ctx.job_id} {ctx.attempt}\n".encode())
+        if payload.get("gil"):
+            ctypes.PyDLL(None).usleep(int(payload["seconds"] * 1e6))
+        else:
+            end = time.monotonic() + payload["seconds"]
+            while time.monotonic() < end:
+                pass
+        file.write(f"end {ctx.job_id} {ctx.attempt}\n".encode())
+
+
+@job("stubborn", timeout=0.3, max_attempts=1)
+async def stubborn(payload: dict) -> None:
+    """Does not let itself be cancelled."""
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            continue
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    "nul": lambda: "a\x00b",
+    "surrogate": lambda: "a\ud800b",
+    "not a number": lambda: float("nan"),
+    "infinite": lambda: [float("inf")],
+    "a key with nul": lambda: {"\x00": 1},
+    "very large": lambda: "x" * 100_000_000,
+    "very deep": lambda: nested(100_000),
+    "no JSON": object,
+    "bytes": lambda: b"\xff",
+    "a huge integer": lambda: 10**5000,
+}
+
+
+@job("odd", max_attempts=1)
+async def odd(payload: dict) -> Any:
+    """Returns what cannot be stored, or raises it."""
+    value = ODD[payload["value"]]()
+    if payload.get("raises"):
+        raise ValueError(f"{value} " + "y" * 1_000_000 if isinstance(value, str) else value)
+    return value

@@ -94,6 +94,11 @@ class Page:
         return set(self._reader.attributes)
 
     @property
+    def anchors(self) -> list[dict[str, str]]:
+        """The attributes of every link."""
+        return self._reader.links
+
+    @property
     def links(self) -> list[str]:
         return [link.get("href", "") for link in self._reader.links]
 

@@ -27,11 +27,40 @@ from tests.support.servers import home, programs
 
 ROOT = Path(__file__).parent.parent.parent
 LEASE = 1.5  # seconds: what a fault test waits for more than once
-PATIENCE = 30.0  # seconds
+PATIENCE = 60.0  # seconds
 
 SERVE = "from jobflow.cli import main; main(['serve'])"
 
 numbers = itertools.count(1)
+
+# What a process may be told to do ``before`` it starts.
+
+
+def dying(place: str, *, after: bool = False) -> str:
+    """It kills itself when it calls ``module:Class.method``, or once that has returned something."""
+    module, _, name = place.partition(":")
+    return f"""
+import importlib, os, signal
+owner = importlib.import_module({module!r}).{name.rpartition(".")[0]}
+real = owner.{name.rpartition(".")[2]}
+async def die(*args, **options):
+    answer = {"await real(*args, **options)" if after else "True"}
+    if answer:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+owner.{name.rpartition(".")[2]} = die
+"""
+
+
+def idle_until(file: Path) -> str:
+    """It takes no job before that file exists."""
+    return f"""
+import os, jobflow.engine.fetcher as f
+tick = f.Fetcher.tick
+async def wait(self):
+    return await tick(self) if os.path.exists({str(file)!r}) else 0.02
+f.Fetcher.tick = wait
+"""
 
 
 def _end_with_us() -> None:
@@ -43,16 +72,18 @@ def _end_with_us() -> None:
 class Process:
     """``jobflow serve`` on a port of its own.
 
-    folder: for its output. before: Python that runs first, to shorten what a test cannot wait for.
+    folder: for its output. before: Python that runs first, to shorten what a test cannot wait for. root: the checkout.
     """
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str, before: str = "", **settings: str) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, redis_url: str, before: str = "", root: Path = ROOT, **settings: str
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = folder / f"process-{next(numbers)}.log"
         known = {name for name, *_ in variables()}
         environ = {name: value for name, value in os.environ.items() if name not in known} | {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(root),
             "PORT": str(self.port),
             "DATABASE_URL": database_url,
             "REDIS_URL": redis_url,
@@ -133,9 +164,9 @@ class Processes:
         self._folder, self.database_url, self.redis_url = folder, database_url, redis_url
         self._all: list[Process] = []
 
-    def start(self, before: str = "", **settings: str) -> Process:
+    def start(self, before: str = "", root: Path = ROOT, **settings: str) -> Process:
         urls = {"database_url": self.database_url, "redis_url": self.redis_url}
-        process = Process(self._folder, before=before, **urls, **settings)
+        process = Process(self._folder, before=before, root=root, **urls, **settings)
         self._all.append(process)
         return process
 

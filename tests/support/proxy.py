@@ -23,6 +23,7 @@ class Proxy:
         self.dropping = False
         self.marker: bytes | None = None
         self.dropped = asyncio.Event()  # something was swallowed
+        self.swallowed = bytearray()
 
     @property
     def url(self) -> str:
@@ -39,6 +40,11 @@ class Proxy:
         """End all connections of clients at once; those to the server stay open until it has done what it was asked."""
         for writer in list(self._writers):
             writer.transport.abort()
+
+    def mend(self) -> None:
+        """End all connections of clients, and lose nothing any more."""
+        self.dropping, self.marker = False, None
+        self.cut()
 
     async def close(self) -> None:
         assert self._server is not None
@@ -77,6 +83,7 @@ class Proxy:
                 if self.dropping or (self.marker is not None and self.marker in data):
                     self.dropping = True
                     self.dropped.set()
+                    self.swallowed += data
                     continue
                 writer.write(data)
                 await writer.drain()

@@ -59,7 +59,7 @@ class Stage:
             registry=Registry(),
             events=events,
             metrics=SimpleNamespace(),  # type: ignore[arg-type]
-            hub=SimpleNamespace(),  # type: ignore[arg-type]
+            hub=SimpleNamespace(round=0),  # type: ignore[arg-type]
         )
         self.app = build_app(parts, _nothing)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -42,6 +43,27 @@ async def test_an_expected_error_is_no_event() -> None:
 
     assert answer.status_code == 503
     assert answer.json()["detail"] == "Postgres is away."
+    assert int(answer.headers["retry-after"]) >= 1
+    assert stage.emitted == []
+
+
+async def test_a_request_that_the_end_of_the_server_cuts_off_is_told_to_come_back() -> None:
+    stage = Stage(client_submit=None)
+    waiting = asyncio.Event()
+
+    async def submit(*args: object) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    stage.client.submit = submit
+    request = asyncio.create_task(stage.request("POST", "/jobs", json={"type": "noop"}))
+    await asyncio.wait_for(waiting.wait(), 5)
+    stage.engine.state = "stopped"
+    request.cancel()
+    answer = await request
+
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
     assert int(answer.headers["retry-after"]) >= 1
     assert stage.emitted == []
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
+from jobflow.web import body, bulk
 from tests.web.stubs import Stage
 
 PATHS = ["/jobs", "/jobs/bulk", "/dlq/retry", "/jobs/0190b5d2-7c1e-7d3a-9f00-2b6c1d4e5f60/retry"]
@@ -104,6 +106,42 @@ async def test_a_body_in_pieces_is_put_together() -> None:
     answer = await Stage().request("POST", "/jobs", content=pieces([b'{"ty', b"", b'pe":', b'""}']), headers=JSON)
 
     assert answer.json()["errors"][0]["pointer"] == "/type"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_that_does_not_come_is_given_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body.read_body, "__defaults__", (body.JOB_BYTES, 0.05))
+    monkeypatch.setattr(bulk, "BULK_SECONDS", 0.05)
+    monkeypatch.setattr(body, "LOOK", 0.02)
+    never = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b"{"
+        await never.wait()
+
+    async with asyncio.timeout(5):
+        answer = await Stage().request("POST", path, content=stuck(), headers=JSON)
+
+    assert answer.status_code == 408
+    assert answer.json()["type"] == "urn:jobflow:problem:too-slow"
+    assert answer.headers["connection"] == "close"
+
+
+async def test_a_reader_that_somebody_else_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not answered: a server that stops must not wait for bodies."""
+    never = asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield b"{"
+        await never.wait()
+
+    reading = asyncio.create_task(Stage().request("POST", "/jobs", content=stuck(), headers=JSON))
+    while not body.patience._until:
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert not body.patience._until
 
 
 @pytest.mark.parametrize("action", ["retry", "cancel", "discard"])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
+
+import pytest
 
 from jobflow.lifecycle import FINAL, NewJob
 from jobflow.store import Store
+from jobflow.web import hub as module
 from jobflow.web.hub import Hub, Watch
 from tests.support.rows import new_job
 
@@ -33,6 +37,74 @@ async def test_streams_are_told_and_forgotten_when_they_end(store: Store) -> Non
         assert await watch.wait(1) == {"workers"}
     hub.told(["jobs"], True)
     assert await watch.wait(0.01) == set()
+
+
+async def test_hints_go_out_in_rounds_one_stream_after_the_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.3)
+    hub = Hub(store, hears=lambda: True)
+    clock = asyncio.get_running_loop().time
+    with ExitStack() as stack:
+        watches = [stack.enter_context(hub.watching()) for _ in range(10)]
+        heard: list[list[float]] = [[] for _ in watches]
+
+        async def listen(n: int) -> None:
+            while len(heard[n]) < 2:
+                await watches[n].wait(5)
+                heard[n].append(clock())
+
+        listening = [asyncio.create_task(listen(n)) for n in range(len(watches))]
+        for _ in range(40):  # a drain: something changes all the time
+            hub.told(["jobs"], True)
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*listening)
+    for first, second in heard:
+        assert second - first > 0.15  # at most one in each round
+    starts = [times[0] for times in heard]
+    assert starts == sorted(starts)
+    assert starts[-1] - starts[0] > 0.08  # and not all at once
+    assert hub.round in (2, 3)
+    assert hub.round < 40
+
+
+async def test_the_first_hint_goes_out_at_once_and_the_last_is_not_lost(store: Store) -> None:
+    hub = Hub(store, hears=lambda: True)
+    with hub.watching() as watch:
+        hub.told(["jobs"], True)
+        async with asyncio.timeout(0.5):
+            assert await watch.wait(5) == {"jobs"}
+        assert hub.round == 1
+        hub.told(["queues"], True)
+        hub.told(["jobs"], True)
+        assert await watch.wait(5) == {"jobs", "queues"}
+        assert hub.round == 2
+
+
+async def test_a_busy_loop_rests_twice_as_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.2)
+    hub = Hub(store, hears=lambda: True)
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    hub.pause = pause  # type: ignore[method-assign]
+    for work, rests in ((lambda: 0.0, 1), (iter([0.0, 0.1]).__next__, 1), (iter([0.0, 0.15]).__next__, 2)):
+        hub._work = work
+        pauses.clear()
+        hub.told(["jobs"], True)
+        assert hub._telling
+        await hub._telling
+        assert len(pauses) == rests
+
+
+async def test_more_streams_than_steps_are_told_within_a_round(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEPS", 4)
+    hub = Hub(store, hears=lambda: True)
+    with ExitStack() as stack:
+        watches = [stack.enter_context(hub.watching()) for _ in range(11)]
+        hub.told(["jobs"], True)
+        async with asyncio.timeout(2):
+            assert [await watch.wait(2) for watch in watches] == [{"jobs"}] * 11
 
 
 async def test_a_waiting_request_hears_of_a_move_in_this_process_at_once(store: Store) -> None:

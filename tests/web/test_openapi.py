@@ -69,7 +69,22 @@ def test_path_parameters_are_declared(document: dict[str, Any]) -> None:
 
 def test_errors_are_described(document: dict[str, Any]) -> None:
     submit = document["paths"]["/jobs"]["post"]["responses"]
-    assert set(submit) == {"200", "201", "400", "401", "403", "409", "413", "415", "421", "422", "429", "500", "503"}
+    assert set(submit) == {
+        "200",
+        "201",
+        "400",
+        "401",
+        "403",
+        "408",
+        "409",
+        "413",
+        "415",
+        "421",
+        "422",
+        "429",
+        "500",
+        "503",
+    }
     assert set(submit["429"]["headers"]) == {"Retry-After", "RateLimit", "RateLimit-Policy"}
     for _, _, op in operations(document):
         for status, answer in op["responses"].items():
@@ -85,6 +100,14 @@ def test_schemas_are_those_of_the_bodies(document: dict[str, Any]) -> None:
     assert request["properties"]["priority"]["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 9}
     assert "dead_letter" in schemas["Job"]["properties"]["status"]["enum"]
     assert document["openapi"].startswith("3.1")
+
+
+def test_times_are_described_as_times(document: dict[str, Any]) -> None:
+    members = [m for schema in document["components"]["schemas"].values() for m in schema["properties"].items()]
+    times = [(name, schema) for name, schema in members if name.endswith(("_at", "_until", "_after", "_before"))]
+
+    assert len(times) > 15
+    assert [name for name, schema in times if '"date-time"' not in json.dumps(schema)] == []
 
 
 def test_probes_need_no_token(document: dict[str, Any]) -> None:

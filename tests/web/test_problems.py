@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
 from jobflow import errors
 from jobflow.web.call import Visit
-from jobflow.web.problems import INTERNAL, InvalidQuery, Refused, kind_of, problem
+from jobflow.web.problems import EVERY_KIND, INTERNAL, InvalidQuery, Refused, kind_of, problem
 
 VISIT = Visit(None, {"method": "POST", "path": "/jobs"}, {}, "r-1")  # type: ignore[arg-type]
 
@@ -37,7 +38,7 @@ def shown(error: Exception) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
         (errors.StoreUnavailable("x"), 503),
         (errors.AnswerLost("x", 1), 503),
         (errors.BrokerUnavailable("x"), 503),
-        *((Refused(status, "x"), status) for status in (401, 403, 413, 415, 421, 429)),
+        *((Refused(status, "x"), status) for status in (401, 403, 408, 413, 415, 421, 429)),
         (errors.SettingsError("x"), 500),
         (KeyError("x"), 500),
     ],
@@ -60,11 +61,18 @@ def test_types_tell_apart_what_a_program_must_tell_apart() -> None:
 
 
 def test_every_error_of_ours_that_a_request_can_meet_is_in_the_table() -> None:
-    internal = {errors.JobflowError, errors.SettingsError, errors.SchemaTooNew}
+    internal = {errors.JobflowError, errors.SettingsError, errors.SchemaTooNew, errors.RunLost}
     ours = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.JobflowError)]
     missing = {kind for kind in ours if kind_of(kind.__new__(kind)) is INTERNAL}
 
     assert missing <= internal
+
+
+def test_every_type_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    for kind in EVERY_KIND:
+        assert f"`{kind.type.removeprefix('urn:jobflow:problem:')}`" in text
+        assert f"| {kind.status} |" in text
 
 
 def test_faults_have_pointers_and_parameters_have_names() -> None:

@@ -30,7 +30,7 @@ ACTIONS = {
     action.name: action
     for action in (
         Action("retry", "Retry", "Run again now", _from(Cause.RETRIED), Client.retry),
-        Action("cancel", "Cancel", "Stop on purpose", _from(Cause.CANCELLED), Client.cancel),
+        Action("cancel", "Cancel", "Stop on purpose", frozenset(sources(Cause.CANCELLED)), Client.cancel),
         Action("discard", "Discard", "Move to the dead letters", _from(Cause.DISCARDED), Client.discard),
         Action(
             "delete",

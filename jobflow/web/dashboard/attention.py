@@ -43,15 +43,16 @@ def _of_servers(*, broker_up: bool) -> Iterator[Notice]:
 
 
 def _of_queues(queues: Sequence[Queue], *, served: bool) -> Iterator[Notice]:
+    ready = sum(queue.ready for queue in queues if not queue.paused)
+    if ready and not served:  # one cause, one notice, however many queues it stops
+        what = "One job is" if ready == 1 else f"{number(ready)} jobs are"
+        yield Notice("bad", f"{what} ready and no worker process is alive.", "/dashboard/workers", "Workers")
     for queue in queues:
         link = f"/dashboard/jobs?queue={queue.name}"
         if queue.paused:
             reason = f": {queue.paused_reason}" if queue.paused_reason else ""
             yield Notice("warn", f"Queue {queue.name} is paused{reason}. {number(queue.ready)} ready.", link, "Jobs")
-        elif queue.ready and not served:
-            text = f"{number(queue.ready)} ready in {queue.name} and no living worker process."
-            yield Notice("bad", text, "/dashboard/workers", "Workers")
-        elif queue.oldest_ready_age is not None and queue.oldest_ready_age > OLD:
+        elif served and queue.oldest_ready_age is not None and queue.oldest_ready_age > OLD:
             text = f"The oldest ready job of {queue.name} has waited {duration(queue.oldest_ready_age)}."
             yield Notice("warn", text, link, "Jobs")
 

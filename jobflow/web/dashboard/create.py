@@ -56,8 +56,14 @@ def _prepared(request: Call, form: Form) -> NewJob:
         payloads.check(tree | {"payload": payload})
         job = request.parts.client.prepare(fit(tree | {"payload": payload}, JobRequest))
     except Invalid as error:
-        known = {fault.pointer for fault in faults}
-        raise Invalid(*faults, *(fault for fault in error.faults if fault.pointer not in known)) from None
+        told = [fault.pointer for fault in faults]
+        # What is wrong inside a member is said there, not once more of the member that holds it.
+        more = [
+            f
+            for f in error.faults
+            if not any(known == f.pointer or known.startswith(f"{f.pointer}/") for known in told if f.pointer)
+        ]
+        raise Invalid(*faults, *more) from None
     if faults:
         raise Invalid(*faults)
     return job

@@ -12,43 +12,37 @@ from jobflow.web.dashboard import address
 from jobflow.web.dashboard.actions import ACTIONS
 from jobflow.web.dashboard.filters import number
 from jobflow.web.dashboard.forms import read_form
-from jobflow.web.dashboard.jobs import DEAD, confirm, listed
-from jobflow.web.dashboard.page import live, see, show
-from jobflow.web.query import read_listing
+from jobflow.web.dashboard.jobs import DEAD, confirm, show_list, tidy
+from jobflow.web.dashboard.page import live, see
+from jobflow.web.query import FILTERS, read_listing
 from jobflow.web.schemas import fit
 
 PATH = "/dashboard/dlq"
-FIELDS = frozenset({"type", "queue", "tag", "error", "created_after", "created_before"})
 
 
 @get(PATH)
 @live
+@tidy
 async def dead_letters(request: Call) -> ASGIApp:
-    pairs = address.read_pairs(request.query_bytes)
-    if (tidied := address.tidy(pairs)) != pairs:
-        return see(address.link(PATH, tidied, cursor=dict(tidied).get("cursor")))
-    context = await listed(request, PATH, pairs, *read_listing(request, DEAD))
-    actions = [ACTIONS["retry"], ACTIONS["delete"]]
-    # A redrive takes no payload filter, so the button would promise what it does not do.
-    redrive = None if context["wanted"].payload else [(n, v) for n, v in pairs if n in FIELDS]
-    return show(request, "dlq", fragment="dlq", actions=actions, redrive=redrive, **context)
+    return await show_list(request, "dlq", *read_listing(request, DEAD), actions=[ACTIONS["retry"], ACTIONS["delete"]])
 
 
 @post(f"{PATH}/retry")
 async def retry_matching(request: Call) -> ASGIApp:
     """Retry every dead letter that matches the filter, once a page has said how many those are."""
     form = await read_form(request)
-    pairs = [(name, form.text(name)) for name in sorted(FIELDS) if form.text(name)]
+    pairs = [(name, form.text(name)) for name in sorted(FILTERS) if form.text(name)]
     back = address.link(PATH, pairs)
     wanted = fit(dict(pairs) | {"all": not pairs}, DeadFilter)
     if form.text("confirmed"):
         matched = await request.parts.client.retry_dead(wanted)
         return see(back, f"Retrying {number(matched)} {'job' if matched == 1 else 'jobs'}, newest first.")
-    chosen = JobFilter(statuses=DEAD, **{name: getattr(wanted, name) for name in FIELDS})
+    chosen = JobFilter(statuses=DEAD, **{name: getattr(wanted, name) for name in FILTERS})
     count = await request.parts.store.count_matching(chosen)
     question = f"Retry {number(count)} {'job' if count == 1 else 'jobs'}?"
     hint = "All dead letters." if not pairs else "Those that match: " + ", ".join(f"{n} {v}" for n, v in pairs) + "."
-    return confirm(request, f"{PATH}/retry", question, hint + " Each starts over with all its attempts.", pairs, back)
+    hint += " Each starts over with all its attempts."
+    return confirm(request, f"{PATH}/retry", question, hint, pairs, back, ACTIONS["retry"])
 
 
 ROUTES = [dead_letters, retry_matching]

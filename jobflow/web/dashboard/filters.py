@@ -108,6 +108,10 @@ def since(moment: datetime) -> str:
     return duration((datetime.now(UTC) - moment).total_seconds())
 
 
+def past(moment: datetime) -> bool:
+    return moment <= datetime.now(UTC)
+
+
 def when(moment: datetime | None) -> Markup:
     """A time as its age; hovering shows the clock."""
     if moment is None:
@@ -124,7 +128,7 @@ def number(value: float) -> str:
     """``12,345``; of small rates what is left of them: ``0.25``."""
     if 0 < value < 1:
         return f"{value:.2g}"
-    return f"{value:,.1f}" if isinstance(value, float) and value < 100 else f"{value:,.0f}"
+    return f"{value:,.1f}" if isinstance(value, float) and 0 < value < 100 else f"{value:,.0f}"
 
 
 def short(value: int) -> str:
@@ -155,6 +159,7 @@ FILTERS = {
     "badge": badge,
     "duration": duration,
     "age": age,
+    "past": past,
     "when": when,
     "since": since,
     "clock": clock,

@@ -6,7 +6,8 @@ import hmac
 from urllib.parse import parse_qsl, urlsplit
 
 from jobflow.errors import Malformed
-from jobflow.web.call import Call, Visit, read_chunks
+from jobflow.web.body import SECONDS, patience
+from jobflow.web.call import Call, Visit
 from jobflow.web.dashboard.page import pages_of
 from jobflow.web.problems import Refused
 
@@ -37,14 +38,14 @@ class Form:
 async def read_form(request: Call) -> Form:
     """The form of a POST.
 
-    Raises Refused: 403 when another site's page may have sent it, 413, 415. Malformed.
+    Raises Refused: 403 when another site's page may have sent it, 408, 413, 415. Malformed.
     """
     visit = request.visit
     _check_origin(visit)
     media = visit.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if media != b"application/x-www-form-urlencoded":
         raise Refused(415, "This is a form: send it as application/x-www-form-urlencoded.")
-    raw = await read_chunks(request.receive, FORM_BYTES)
+    raw = await patience.read(request, FORM_BYTES, SECONDS)
     if raw is None:
         raise Refused(413, f"The form is larger than {FORM_BYTES // 1024} KiB.")
     try:

@@ -46,8 +46,9 @@ async def job(request: Call, job_id: FromPath[str]) -> ASGIApp:
         story=story_of(found),
         attempts=[(attempt, seconds_of(attempt)) for attempt in reversed(attempts[-RUNS:])],
         runs=len(attempts),
-        actions=possible(found.status),
+        actions=[] if stopping(found) else possible(found.status),
         final=found.status in FINAL,
+        stopping=stopping(found),
     )
 
 
@@ -69,11 +70,16 @@ async def act(request: Call, job_id: FromPath[str], action: FromPath[str]) -> AS
     wanted, id = named(action), read_id(job_id)
     here = f"{PATH}/{id}"
     if wanted.asks and not form.text("confirmed"):
-        return confirm(request, f"{here}/{action}", f"{wanted.title} this job?", wanted.hint + ".", [], here)
-    await wanted.do(request.parts.client, id)
+        return confirm(request, f"{here}/{action}", f"{wanted.title} this job?", wanted.hint + ".", [], here, wanted)
+    done = await wanted.do(request.parts.client, id)
     if wanted.name == "delete":
         return leave(request.visit, PATH, f"Job {id} is deleted.")
-    return see(here, f"{wanted.title}: done.")
+    return see(here, "Cancel: its handler was asked to stop." if stopping(done) else f"{wanted.title}: done.")
+
+
+def stopping(job: Job) -> bool:
+    """Whether it runs and was asked to stop."""
+    return job.status == Status.PROCESSING and job.cancel_requested
 
 
 def steps_of(job: Job) -> list[Step]:
@@ -86,7 +92,7 @@ def steps_of(job: Job) -> list[Step]:
     if not running and not ended:
         steps.append(Step(words(status), job.run_at, tone, done=False, now=True))
     if started or not ended:
-        steps.append(Step("running", started, "run", done=ended, now=running))
+        steps.append(Step("started" if ended else "running", started, "run", done=ended, now=running))
     steps.append(
         Step(words(status) if ended else "end", job.finished_at if ended else None, tone, done=False, now=ended)
     )
@@ -108,7 +114,8 @@ def story_of(job: Job, now: datetime | None = None) -> str:
                 f"Attempt {job.attempt} failed. It runs again {when}; {left} of {job.max_attempts} attempts are left."
             )
         case Status.PROCESSING:
-            return f"Attempt {job.attempt} of {job.max_attempts} is running."
+            asked = " It was asked to stop." if job.cancel_requested else ""
+            return f"Attempt {job.attempt} of {job.max_attempts} is running.{asked}"
         case Status.DEAD_LETTER:
             return "Failed for good. Only a person brings it back: a retry starts it over with all its attempts."
         case Status.CANCELLED:

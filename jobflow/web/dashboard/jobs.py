@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
+from uuid import UUID
 
 from litestar import get, post
 from litestar.types import ASGIApp
@@ -12,49 +14,82 @@ from jobflow.listing import JobFilter
 from jobflow.web import cursor
 from jobflow.web.call import Answer, Call
 from jobflow.web.dashboard import address
-from jobflow.web.dashboard.actions import ACTIONS, SELECTED, act_on_all, named
+from jobflow.web.dashboard.actions import ACTIONS, SELECTED, Action, act_on_all, named
 from jobflow.web.dashboard.forms import read_form
-from jobflow.web.dashboard.page import live, see, show, wants_part
+from jobflow.web.dashboard.page import Handler, live, see, shared, show, wants_part
 from jobflow.web.jobs import read_id
 from jobflow.web.problems import Refused
-from jobflow.web.query import Paging, read_listing
+from jobflow.web.query import FILTERS, Paging, read_listing
 
 PATH = "/dashboard/jobs"
+DEAD = (Status.DEAD_LETTER.value,)
 SUGGESTED = 200  # names that a filter field offers
+UPWARDS = "~"  # before a cursor: the page above its id
+
+
+def tidy(page: Handler) -> Handler:
+    """Lead a list whose filter form was just sent to the short URL of the same list."""
+
+    @wraps(page)
+    async def tidied(request: Call) -> ASGIApp:
+        pairs = address.read_pairs(request.query_bytes)
+        if (short := address.tidy(pairs)) != pairs:
+            return see(address.link(request.visit.path, short, cursor=dict(short).get("cursor")))
+        return await page(request)
+
+    return tidied
 
 
 @get(PATH)
 @live
+@tidy
 async def jobs(request: Call) -> ASGIApp:
     pairs = address.read_pairs(request.query_bytes)
-    if (tidied := address.tidy(pairs)) != pairs:
-        return see(address.link(PATH, tidied, cursor=dict(tidied).get("cursor")))
     wanted, paging = read_listing(request)
-    totals = await request.parts.store.totals()
+    totals = await shared(request, "totals", request.parts.store.totals)
     tabs = [("all", address.link(PATH, pairs, status=None), totals.total, not wanted.statuses)]
     tabs += [
         (status, address.link(PATH, pairs, status=status), totals.by_status[status], wanted.statuses == (status,))
         for status in Status
     ]
-    context = await listed(request, PATH, pairs, wanted, paging)
-    return show(request, "jobs", fragment="jobs", tabs=tabs, actions=list(ACTIONS.values()), **context)
+    return await show_list(request, "jobs", wanted, paging, tabs=tabs, actions=list(ACTIONS.values()))
 
 
-async def listed(request: Call, path: str, pairs: address.Pairs, wanted: JobFilter, paging: Paging) -> dict[str, Any]:
-    """What both lists of jobs show: a page of them, the filters, and the links to other pages."""
-    before = None if paging.cursor is None else cursor.decode(paging.cursor, wanted)
-    page = await request.parts.store.list_jobs(wanted, limit=paging.limit, before=before, offset=paging.offset)
-    return {
-        "page": page,
-        "wanted": wanted,
-        "typed": address.typed(pairs),
-        "filtered": any(name not in ("status", "limit", *address.PAGING) for name, _ in pairs),
-        "here": f"{path}?{request.query_bytes.decode('latin-1')}" if request.query_bytes else path,
-        "newest": address.link(path, pairs) if before is not None or paging.offset else None,
-        "older": address.link(path, pairs, cursor=cursor.encode(page.next, wanted)) if page.next else None,
-        "types": sorted(request.parts.registry.types)[:SUGGESTED],
-        "queues": [] if wants_part(request.visit) else sorted(await request.parts.store.list_queues())[:SUGGESTED],
-    }
+async def show_list(request: Call, name: str, wanted: JobFilter, paging: Paging, **context: Any) -> Answer:
+    """A page of a list of jobs, with the filter and the links to other pages. Raises Malformed: the cursor."""
+    path, pairs, given = request.visit.path, address.read_pairs(request.query_bytes), paging.cursor or ""
+    edge = cursor.decode(given.removeprefix(UPWARDS), wanted) if given else None
+    way = "after" if given.startswith(UPWARDS) else "before"
+    page = await request.parts.store.list_jobs(wanted, limit=paging.limit, offset=paging.offset, **{way: edge})
+    if way == "after" and len(page.items) < paging.limit:
+        return see(address.link(path, pairs))  # the top, where new jobs appear
+    top = edge is None and not paging.offset
+    return show(
+        request,
+        name,
+        fragment=name,
+        page=page,
+        wanted=wanted,
+        typed=address.typed(pairs),
+        filters=[
+            (name, value, address.link(path, pairs, **{name: None}))
+            for name, value in pairs
+            if name not in ("status", "limit", *address.PAGING)
+        ],
+        here=request.visit.target,
+        newest=None if top else address.link(path, pairs),
+        newer=_turn(path, pairs, UPWARDS, None if top or not page.items else page.items[0].id, wanted),
+        older=_turn(path, pairs, "", page.next, wanted),
+        types=sorted(request.parts.registry.types)[:SUGGESTED],
+        queues=[] if wants_part(request.visit) else sorted(await request.parts.store.list_queues())[:SUGGESTED],
+        # A redrive takes no payload filter, so the button would promise what it does not do.
+        redrive=wanted.statuses == DEAD and not wanted.payload and [(n, v) for n, v in pairs if n in FILTERS],
+        **context,
+    )
+
+
+def _turn(path: str, pairs: address.Pairs, way: str, edge: UUID | None, wanted: JobFilter) -> str | None:
+    return address.link(path, pairs, cursor=way + cursor.encode(edge, wanted)) if edge else None
 
 
 @post(PATH)
@@ -69,21 +104,20 @@ async def act_on_selected(request: Call) -> ASGIApp:
     if not ids:
         return see(back, "Nothing is selected.")
     if not form.text("confirmed"):
-        return confirm(
-            request,
-            PATH,
-            f"{action.title} {len(ids)} {'job' if len(ids) == 1 else 'jobs'}?",
-            action.hint,
-            form.pairs,
-            back,
-        )
+        question = f"{action.title} {len(ids)} {'job' if len(ids) == 1 else 'jobs'}?"
+        return confirm(request, PATH, question, action.hint + ".", form.pairs, back, action)
     return see(back, await act_on_all(action, request.parts.client, ids))
 
 
-def confirm(request: Call, path: str, question: str, hint: str, pairs: address.Pairs, back: str) -> Answer:
+def confirm(
+    request: Call, path: str, question: str, hint: str, pairs: address.Pairs, back: str, action: Action
+) -> Answer:
     """The page that asks before something happens; it sends the same form again, with ``confirmed``."""
     fields = [(name, value) for name, value in pairs if name not in ("csrf", "confirmed")]
-    return show(request, "confirm", action_path=path, question=question, hint=hint, fields=fields, back=back)
+    return show(
+        request, "confirm", action_path=path, question=question, hint=hint, fields=fields, back=back,
+        verb=action.title, tone="danger" if action.asks else "primary",
+    )  # fmt: skip
 
 
 @get("/dashboard/find")
@@ -95,5 +129,4 @@ async def find(request: Call) -> ASGIApp:
     return see(address.link(PATH, [], type=text or None))
 
 
-DEAD = (Status.DEAD_LETTER.value,)
 ROUTES = [jobs, act_on_selected, find]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from litestar import get
 from litestar.types import ASGIApp
 
 from jobflow.errors import StoreUnavailable
 from jobflow.web.call import Answer, Call
 from jobflow.web.dashboard.attention import find_notices
-from jobflow.web.dashboard.page import live, show
+from jobflow.web.dashboard.page import live, shared, show
 from jobflow.web.dashboard.state import read_state
 
 QUEUES = 100  # rows on a page
+STATE = "state"  # all three pages show parts of it
 
 
 async def home(request: Call) -> Answer:
@@ -28,7 +31,7 @@ async def home(request: Call) -> Answer:
 @get("/dashboard")
 @live
 async def overview(request: Call) -> ASGIApp:
-    state = await read_state(request.parts.store)
+    state = await shared(request, STATE, partial(read_state, request.parts.store))
     notices = find_notices(state.queues, state.workers, state.minutes, broker_up=request.parts.engine.broker_up)
     return show(request, "overview", fragment="overview", state=state, notices=notices)
 
@@ -36,7 +39,7 @@ async def overview(request: Call) -> ASGIApp:
 @get("/dashboard/queues")
 @live
 async def queues(request: Call) -> ASGIApp:
-    state = await read_state(request.parts.store)
+    state = await shared(request, STATE, partial(read_state, request.parts.store))
     return show(request, "queues", fragment="queues", queues=state.queues[:QUEUES], total=len(state.queues))
 
 
@@ -44,7 +47,7 @@ async def queues(request: Call) -> ASGIApp:
 @live
 async def workers(request: Call) -> ASGIApp:
     """Living processes first; the store lists 200 at most."""
-    state = await read_state(request.parts.store)
+    state = await shared(request, STATE, partial(read_state, request.parts.store))
     return show(request, "workers", fragment="workers", workers=state.workers)
 
 

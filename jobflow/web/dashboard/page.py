@@ -6,9 +6,10 @@ A page includes the fragment that it later refreshes: asked by htmx, the same UR
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial, wraps
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -24,9 +25,11 @@ from jobflow.web.dashboard import charts, filters
 from jobflow.web.dashboard.session import VISITOR, Session, Sessions, cookie_of, is_page
 from jobflow.web.dashboard.shared import Shared
 from jobflow.web.dashboard.static import url_of
+from jobflow.web.limits import RateLimiter
 from jobflow.web.parts import Parts
 from jobflow.web.problems import INTERNAL, kind_of, problem
 
+T = TypeVar("T")
 Handler = Callable[..., Awaitable[ASGIApp]]
 
 POLICY = (
@@ -45,6 +48,30 @@ PTAG = b"hx-ptag"  # of a fragment: its hash, which htmx sends back
 SAID = "jobflow_said"  # the cookie that carries a sentence over a redirect
 SAID_MAX = 400  # characters
 THEMES = ("light", "dark")
+LOGINS = 10  # tries to log in for each client and minute
+
+
+class Fragment:
+    """A part of a page as tabs of several people share it: with a stand-in for the form token, a session's secret."""
+
+    __slots__ = ("_hash", "body")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self._hash = hashlib.blake2b(body, digest_size=9).hexdigest()
+
+    def tag(self, token: str) -> bytes:
+        return f"{self._hash}{token[:8]}".encode()
+
+
+class Part(Answer):
+    """The answer to one of them."""
+
+    __slots__ = ("fragment",)
+
+    def __init__(self, status: int, body: bytes, headers: Headers, fragment: Fragment) -> None:
+        super().__init__(status, body, headers)
+        self.fragment = fragment
 
 
 class Pages:
@@ -53,9 +80,13 @@ class Pages:
     def __init__(self, parts: Parts, paths: Collection[str]) -> None:
         """``paths``: of all routes; without /events pages poll."""
         settings = parts.settings
-        self.shared = Shared()
+        self.shared = Shared(lambda: parts.hub.round)
+        self.stand_in = secrets.token_hex(32)  # for the form token in what tabs of several people share
         self.sessions = Sessions(settings.admin_token or settings.database_url)
         self.locked = bool(settings.admin_token)
+        self.logins = RateLimiter(
+            parts.broker.take, limit=LOGINS, window=60, live_processes=lambda: parts.engine.live_processes
+        )
         self.templates = Environment(
             loader=FileSystemLoader(resource("templates")),
             autoescape=True,
@@ -85,23 +116,31 @@ class Pages:
         said = unquote(cookie_of(visit, SAID))[:SAID_MAX] if status < 400 else ""
         if said:
             headers.append((b"set-cookie", f"{SAID}=; Path=/; Max-Age=0".encode()))
+        token = self.sessions.form_token(session)
+        if fragment and wants_part(visit):
+            # It knows nothing of who asks: many may share it.
+            text = self.templates.get_template(f"partials/{fragment}.html").render(
+                csrf=self.stand_in, path=visit.path, **context
+            )
+            if said:
+                text += self.templates.get_template("partials/said.html").render(said=said)
+            return self.part(Fragment(text.encode()), token, status, headers)
         theme = cookie_of(visit, "jobflow_theme")
-        part = bool(fragment) and wants_part(visit)
-        template = self.templates.get_template(f"partials/{fragment}.html" if part else f"{name}.html")
-        text = template.render(
-            csrf=self.sessions.form_token(session),
+        text = self.templates.get_template(f"{name}.html").render(
+            csrf=token,
             signed_in=session.signed_in,
             theme=theme if theme in THEMES else "",
             path=visit.path,
             said=said,
             **context,
         )
-        if part and said:
-            text += self.templates.get_template("partials/said.html").render(said=said)
-        body = text.encode()
-        if part and status == 200:
-            headers.append((PTAG, hashlib.blake2b(body, digest_size=9).hexdigest().encode()))
-        return Answer(status, body, [*HEADERS, *headers])
+        return Answer(status, text.encode(), [*HEADERS, *headers])
+
+    def part(self, fragment: Fragment, token: str, status: int = 200, headers: Headers | None = None) -> Part:
+        """A fragment with a session's own form token in it."""
+        tag = [(PTAG, fragment.tag(token))] if status == 200 else []
+        body = fragment.body.replace(self.stand_in.encode(), token.encode())
+        return Part(status, body, [*HEADERS, *tag, *(headers or ())], fragment)
 
     def session(self, visit: Visit) -> tuple[Session, Headers]:
         """The session of a browser, and the cookie it needs when it is new."""
@@ -114,7 +153,7 @@ class Pages:
         """An error as a page, or as a notice on the page that htmx refreshes."""
         kind = kind_of(error)
         if kind.status == 401:
-            return leave(visit, f"/login?next={quote(visit.path)}" if visit.method == "GET" else "/login")
+            return leave(visit, f"/login?next={quote(visit.target)}" if visit.method == "GET" else "/login")
         headers = [pair for pair in problem(error, visit).headers if pair[0] not in (b"content-type", b"cache-control")]
         if b"hx-request" in visit.headers:
             headers += [(b"hx-retarget", b"#notice"), (b"hx-reswap", b"innerHTML")]
@@ -160,21 +199,31 @@ def show(request: Call, name: str, status: int = 200, *, fragment: str = "", **c
 
 
 def live(page: Handler) -> Handler:
-    """Let the tabs of a person that ask for the same fragment at once share one answer; 304 for those that have it."""
+    """Let all tabs that ask for the same fragment share it, which must not depend on who asks; 304 for those that have it."""
 
     @wraps(page)
     async def fragment(request: Call, **path: str) -> ASGIApp:
         pages, visit = pages_of(request), request.visit
-        session = pages.sessions.find(visit)
-        if session is None or not wants_part(visit) or cookie_of(visit, SAID):
+        session, done = pages.sessions.find(visit), cookie_of(visit, SAID)
+        if done:
+            pages.shared.forget()  # its person must see at once what came of it
+        if session is None or done or not wants_part(visit):
             return await page(request, **path)
-        key = (visit.path, request.query_bytes, session.value)
-        answer = await pages.shared(key, partial(page, request, **path))
-        if isinstance(answer, Answer) and (PTAG, visit.headers.get(PTAG)) in answer.headers:
-            return Answer(304, b"", answer.headers[1:])
-        return answer
+        answer = await pages.shared((visit.path, request.query_bytes), partial(page, request, **path))
+        if not isinstance(answer, Part):
+            return answer
+        token = pages.sessions.form_token(session)
+        tag = answer.fragment.tag(token)
+        if visit.headers.get(PTAG) == tag:
+            return Answer(304, b"", [*HEADERS[1:], (PTAG, tag)])
+        return pages.part(answer.fragment, token)
 
     return fragment
+
+
+async def shared(request: Call, key: str, read: Callable[[], Awaitable[T]]) -> T:
+    """What several fragments show; a whole page reads it anew."""
+    return await (pages_of(request).shared(key, read) if wants_part(request.visit) else read())
 
 
 def pages_of(request: Call) -> Pages:
@@ -208,9 +257,13 @@ def wants_part(visit: Visit) -> bool:
     )
 
 
-def wants_page(visit: Visit) -> bool:
-    """Whether an error should be a page: a browser asks, for one of the dashboard's paths."""
-    return (visit.path in ("/", "/docs") or is_page(visit.path)) and asks_for_html(visit)
+def wants_page(visit: Visit, error: Exception) -> bool:
+    """Whether an error should be a page: a browser asks, for one of the dashboard's paths.
+
+    Whatever a browser opens before its person has logged in leads to the login, the API's own paths too.
+    """
+    opened = visit.method == "GET" and kind_of(error).status == 401
+    return (opened or visit.path in ("/", "/docs") or is_page(visit.path)) and asks_for_html(visit)
 
 
 def asks_for_html(visit: Visit) -> bool:

@@ -11,6 +11,7 @@ from jobflow.overview import Minute, Queue, Worker
 from jobflow.store import Store
 
 MINUTES = 60  # of the charts
+PRESSING = 8  # queues on the overview
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,15 @@ class State:
         )
 
     @property
+    def pressing(self) -> list[Queue]:
+        """The queues whose jobs have waited longest, by name: a row keeps its place while its numbers change."""
+        longest = sorted(self.queues, key=lambda queue: -(queue.oldest_ready_age or 0))[:PRESSING]
+        return sorted(longest, key=lambda queue: queue.name)
+
+    @property
     def slots(self) -> int:
         return sum(worker.concurrency for worker in self.workers if worker.state == "alive" and not worker.late)
 
 
 async def read_state(store: Store) -> State:
-    return State(await store.queues(), await store.workers(), await store.minutes(MINUTES))
+    return State(*await store.overview(MINUTES))

@@ -20,7 +20,7 @@ _CODE = re.compile(r"`+([^`]+)`+")
 _read = lru_cache(4)(read)  # the description never changes while the process runs
 
 
-@get("/docs", doc=Operation("docs", "This documentation.", {200: str}, errors=(422,)))
+@get("/docs", doc=Operation("docs", "This documentation.", {200: "text/html"}, errors=(422,)))
 async def docs(request: Call) -> ASGIApp:
     no_query(request)
     settings = request.parts.settings

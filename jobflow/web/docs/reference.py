@@ -13,10 +13,11 @@ from jobflow.registry import QUEUE_NAME, TYPE_NAME
 from jobflow.web.body import BULK_BYTES, JOB_BYTES
 from jobflow.web.docs.examples import EXAMPLES, Example
 from jobflow.web.docs.words import ERRORS, MEANINGS, NOTES, PARAMETERS, SPECIAL_ERRORS, SUBJECTS, Subject
+from jobflow.web.problems import EVERY_KIND
 
 PATTERNS = {TYPE_NAME: "1 to 128 of A-Z a-z 0-9 . _ : -", QUEUE_NAME: "1 to 64 of a-z 0-9 _ -"}
 SPANS = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " of them"))
-WORDS = {"string": "text", "date-time": "time", "uuid": "UUID"}
+WORDS = {"string": "text", "date-time": "time", "uuid": "UUID", "uri": "URI"}
 ALSO = Subject("more", "More", "", ())
 Tree = Mapping[str, Any]
 
@@ -51,6 +52,7 @@ class Failure(NamedTuple):
     status: int
     phrase: str
     what_to_do: str
+    types: tuple[str, ...] = ()  # of the problem
 
 
 class Endpoint(NamedTuple):
@@ -97,7 +99,7 @@ def read(document: bytes) -> Reference:
     return Reference(
         sections=[section for section in sections if section.endpoints],
         models=[Model(name, members_of(name, schemas)) for name in schemas if name not in bodies],
-        errors=[failure("", status) for status in ERRORS],
+        errors=[failure("", status)._replace(types=types_of(status)) for status in ERRORS],
     )
 
 
@@ -132,12 +134,17 @@ def _endpoint(methods: list[str], path: str, operation: Tree, schemas: Tree) -> 
 
 def _particular(id: str, status: int) -> bool:
     """Whether an error belongs to this operation rather than to all of them."""
-    return (id, status) in SPECIAL_ERRORS or (status >= 400 and status not in (400, 401, 403, 421, 429, 500))
+    return (id, status) in SPECIAL_ERRORS or (status >= 400 and status not in (400, 401, 403, 408, 421, 429, 500))
 
 
 def failure(id: str, status: int) -> Failure:
     what_to_do = SPECIAL_ERRORS.get((id, status)) or ERRORS.get(status, "")
     return Failure(status, HTTPStatus(status).phrase, what_to_do)
+
+
+def types_of(status: int) -> tuple[str, ...]:
+    """The ``type`` of every problem with this status."""
+    return tuple(sorted(kind.type for kind in EVERY_KIND if kind.status == status))
 
 
 def _answer(status: int, answer: Tree) -> Answer:
@@ -146,10 +153,10 @@ def _answer(status: int, answer: Tree) -> Answer:
 
 
 def _content(holder: Tree) -> tuple[str, str]:
-    """(media type, name of the schema), empty where there is none."""
-    for media, content in holder.get("content", {}).items():
-        return media, content["schema"].get("$ref", "").rpartition("/")[2]
-    return "", ""
+    """(media types, name of the first one's schema), empty where there is none."""
+    content = holder.get("content", {})
+    names = [kind["schema"].get("$ref", "").rpartition("/")[2] for kind in content.values()]
+    return " or ".join(content), next(iter(names), "")
 
 
 def _limits(id: str, method: str) -> list[str]:

@@ -81,8 +81,9 @@ NOTES: Mapping[str, tuple[str, ...]] = {
         _ACTION,
     ),
     "cancelJob": (
-        "From `waiting`, `pending`, `scheduled` and `failed`; of a `cancelled` job nothing changes. A running one cannot be "
-        "cancelled yet: 409.",
+        "From `waiting`, `pending`, `scheduled` and `failed`; of a `cancelled` job nothing changes. A running one is "
+        "asked to stop: 202, and it is `cancelled` as soon as its handler has ended, after 10 s in any case, unless it was "
+        "done by then.",
         _ACTION,
     ),
     "discardJob": ("From `waiting`, `pending`, `scheduled`, `failed` and `cancelled`.", _ACTION),
@@ -111,6 +112,7 @@ ERRORS: Mapping[int, str] = {
     403: "A page of another site tried to change something. Send it from a page of this one, or from outside a browser.",
     404: "There is no such thing. Look at the id or the name.",
     405: "Not this method; the `Allow` header says which.",
+    408: "The body did not come within 30 seconds, of a bulk POST within two minutes. Send it again, in smaller parts.",
     409: "Not possible in its present state, which `current_status` names. Look at the job again.",
     410: "Its day is no longer kept; `JOBFLOW_RETENTION_COMPLETED` sets for how long.",
     413: "The body is too large; `limit_bytes` says how much may come.",
@@ -196,7 +198,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "error": "Of the last failure.",
         "rescues": "How often its worker process was lost.",
         "worker": "Process of the current or last run.",
-        "cancel_requested": "Always false yet.",
+        "cancel_requested": "Whether its run was asked to stop.",
         "cancel_reason": "Why it was cancelled.",
         "batch": "Always null yet.",
         "schedule": "Always null yet.",

@@ -17,7 +17,7 @@ from jobflow.web.dashboard.actions import ACTIONS, act_on_all, named, possible
     [
         (Status.WAITING, "cancel discard delete"), (Status.PENDING, "cancel discard delete"),
         (Status.SCHEDULED, "retry cancel discard delete"), (Status.FAILED, "retry cancel discard delete"),
-        (Status.PROCESSING, ""), (Status.COMPLETED, "delete"), (Status.DEAD_LETTER, "retry delete"),
+        (Status.PROCESSING, "cancel"), (Status.COMPLETED, "delete"), (Status.DEAD_LETTER, "retry delete"),
         (Status.CANCELLED, "retry discard delete"),
     ],
 )  # fmt: skip

@@ -40,7 +40,12 @@ def test_nothing_when_all_is_well() -> None:
 
 def test_a_backlog_that_nobody_works_on() -> None:
     for workers in ([], [worker(concurrency=0)], [worker(state="draining")], [worker(state="stopped")]):
-        assert texts([queue(ready=5)], workers) == ["bad: 5 ready in mail and no living worker process."]
+        found = texts(
+            [queue(ready=5, oldest_ready_age=99.0), queue(name="b", ready=2), queue(name="c", ready=3, paused=True)],
+            workers,
+        )
+        assert found == ["bad: 7 jobs are ready and no worker process is alive.", "warn: Queue c is paused. 3 ready."]
+    assert texts([queue(ready=1)], []) == ["bad: One job is ready and no worker process is alive."]
     assert texts([queue()], []) == []
 
 

@@ -66,6 +66,14 @@ async def test_faults_stand_at_their_fields_and_what_was_typed_stays(http: httpx
     assert 'details class="more" id="more" open' in text
 
 
+async def test_a_fault_is_told_once(http: httpx.AsyncClient) -> None:
+    wrong = await (await visit(http, f"{PATH}?type=sum")).submit(PATH)
+    assert wrong.status == 422
+    assert "One field does not fit." in wrong.text
+    assert wrong.answer.text.count('class="fault"') == 1
+    assert "required field" not in wrong.text  # of the payload as a whole
+
+
 async def test_the_types_own_rules_hold(http: httpx.AsyncClient) -> None:
     page = await visit(http, f"{PATH}?type=sum")
     wrong = await page.submit(PATH, **{"payload.a": "1", "payload.b": "-1"})

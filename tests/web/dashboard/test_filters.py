@@ -66,7 +66,7 @@ def test_what_is_put_into_markup_is_escaped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (12_345, "12,345"), (0.25, "0.25"), (1.26, "1.3"), (0.0, "0.0"), (2_000.4, "2,000")]
+    ("value", "text"), [(0, "0"), (12_345, "12,345"), (0.25, "0.25"), (1.26, "1.3"), (0.0, "0"), (2_000.4, "2,000")]
 )
 def test_numbers_are_readable(value: float, text: str) -> None:
     assert filters.number(value) == text
@@ -92,3 +92,9 @@ def test_json_keeps_its_numbers_and_is_cut() -> None:
     long = filters.pretty(b'["' + b"x" * 20_000 + b'"]')
     assert long.cut
     assert len(long.text) == filters.SHOWN
+
+
+def test_a_time_that_has_come_is_past() -> None:
+    now = datetime.now(UTC)
+    assert filters.past(now - timedelta(seconds=1))
+    assert not filters.past(now + timedelta(seconds=60))

@@ -14,7 +14,7 @@ from jobflow.lifecycle import Job, Status
 from jobflow.pool import Connection
 from jobflow.web.dashboard.job import steps_of, story_of
 from tests.support.pages import BROWSER, visit
-from tests.support.rows import NOBODY, add_job, ago, status_of
+from tests.support.rows import NOBODY, add_job, add_worker, ago, row_of, status_of
 from tests.support.waiting import final
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -109,6 +109,16 @@ async def test_buttons_act_and_say_so(
     assert f"{action.title()}: done." in page.text
     status = await status_of(database, id)
     assert status == after if after else status != before
+
+
+async def test_a_running_job_is_asked_to_stop_once(http: httpx.AsyncClient, database: Connection) -> None:
+    id = await add_job(database, "processing", locked_by=await add_worker(database))
+    page = await (await visit(http, f"{PATH}/{id}")).submit(f"{PATH}/{id}/cancel")
+    assert "Cancel: its handler was asked to stop." in page.text
+    assert "is running. It was asked to stop." in page.text
+    assert (await row_of(database, id) or {})["cancel_requested_at"] is not None
+    assert await status_of(database, id) == "processing"
+    assert f"{PATH}/{id}/cancel" not in page.answer.text
 
 
 async def test_delete_asks_first_and_leaves_to_the_list(http: httpx.AsyncClient, database: Connection) -> None:

@@ -7,7 +7,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from jobflow.pool import Connection
-from tests.support.pages import visit
+from tests.support.pages import Page, visit
 from tests.support.rows import add_job, ago, status_of
 
 PATH = "/dashboard/jobs"
@@ -16,6 +16,10 @@ PATH = "/dashboard/jobs"
 def ids(page: object) -> list[str]:
     text: str = page.answer.text  # type: ignore[attr-defined]
     return [part.partition('"')[0] for part in text.split('<tr id="job-')[1:]]
+
+
+def link_to(page: Page, rel: str) -> str:
+    return next((link["href"] for link in page.anchors if link.get("rel") == rel), "")
 
 
 async def test_filters_stand_in_the_url_and_in_the_form(http: httpx.AsyncClient, database: Connection) -> None:
@@ -28,7 +32,8 @@ async def test_filters_stand_in_the_url_and_in_the_form(http: httpx.AsyncClient,
 
     page = await visit(http, f"{PATH}?queue=mail&type=a.b")
     assert ("type", "a.b") in page.fields(PATH, "get")
-    assert "Filter on" in page.text
+    assert f"{PATH}?type=a.b" in page.links  # without the other one
+    assert f"{PATH}?queue=mail" in page.links
 
 
 async def test_the_filter_form_leads_to_a_short_url(http: httpx.AsyncClient, database: Connection) -> None:
@@ -59,10 +64,41 @@ async def test_pages_lead_to_older_ones_and_back(http: httpx.AsyncClient, databa
     for _ in range(3):
         page = await visit(http, path)
         seen += ids(page)
-        path = next((link for link in page.links if "cursor=" in link), "")
+        path = link_to(page, "next")
     assert seen == made[::-1]
     assert path == ""
-    assert f"{PATH}?limit=3" in page.links  # newest
+    assert f"{PATH}?limit=3" == link_to(page, "first")
+
+    page = await visit(http, link_to(page, "prev"))
+    assert ids(page) == made[::-1][3:6]
+    assert ids(await visit(http, link_to(page, "next"))) == made[::-1][6:]
+    newer = await visit(http, link_to(page, "prev"))
+    assert ids(newer) == made[::-1][:3]
+    top = await visit(http, link_to(newer, "prev"))
+    assert top.path == f"{PATH}?limit=3"  # the first page, where new jobs appear, under its own address
+    assert not link_to(top, "prev")
+
+
+async def test_pages_upwards_keep_the_filter(http: httpx.AsyncClient, database: Connection) -> None:
+    made = [str(await add_job(database, "cancelled", type=f"t{n % 2}")) for n in range(8)]
+    page = await visit(http, f"{PATH}?type=t1&limit=2")
+    older = await visit(http, link_to(page, "next"))
+    newest = await add_job(database, "cancelled", type="t1")
+    newer = await visit(http, link_to(older, "prev"))
+    assert ids(newer) == [made[7], made[5]]  # the page above this one, whatever has come since
+    assert str(newest) not in ids(newer)
+    wrong = link_to(older, "prev").replace("type=t1", "type=t0")
+    assert (await visit(http, wrong)).status == 400
+
+
+async def test_dead_letters_that_match_are_retried_from_here_too(http: httpx.AsyncClient, database: Connection) -> None:
+    await add_job(database, "dead_letter", type="a")
+    await add_job(database, "dead_letter", type="b")
+    page = await visit(http, f"{PATH}?status=dead_letter&type=a")
+    asked = await page.submit("/dashboard/dlq/retry")
+    assert "Retry 1 job?" in asked.text
+    for filter in ("", "?status=cancelled", "?status=dead_letter&status=cancelled"):
+        assert "Retry all" not in (await visit(http, PATH + filter)).text
 
 
 async def test_an_empty_list_says_why(http: httpx.AsyncClient) -> None:

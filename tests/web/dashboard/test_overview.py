@@ -27,7 +27,7 @@ async def test_machines_get_plain_text_there(http: httpx.AsyncClient, accept: st
 
 
 async def test_the_home_page_stands_without_postgres() -> None:
-    stage = Stage(store_queues=StoreUnavailable("Postgres is away."))
+    stage = Stage(store_overview=StoreUnavailable("Postgres is away."))
     answer = await stage.request("GET", "/", headers=BROWSER)
     assert answer.status_code == 200
     assert "is away" in answer.text
@@ -57,7 +57,7 @@ async def test_the_overview_counts_and_warns(http: httpx.AsyncClient, database: 
 
 async def test_an_empty_instance_is_calm(http: httpx.AsyncClient) -> None:
     page = await visit(http, "/dashboard")
-    assert "Nothing. Queues move" in page.text
+    assert "Nothing needs attention. Queues move" in page.text
     assert "No queue yet." in (await visit(http, "/dashboard/queues")).text
 
 

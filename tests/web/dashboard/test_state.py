@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from jobflow.lifecycle import Status
+from jobflow.overview import Queue
 from jobflow.pool import Connection
 from jobflow.store import Store
-from jobflow.web.dashboard.state import MINUTES, read_state
+from jobflow.web.dashboard.state import MINUTES, PRESSING, State, read_state
 from tests.support.rows import add_job, add_worker, ago
 
 
@@ -52,3 +53,14 @@ async def test_without_anything_there_is_nothing(store: Store) -> None:
     state = await read_state(store)
     assert (state.ready, state.oldest, state.slots) == (0, None, 0)
     assert sum(state.by_status.values()) == 0
+
+
+def test_the_overview_shows_the_queues_that_wait_longest_by_name() -> None:
+    def queue(name: str, age: float | None) -> Queue:
+        return Queue(
+            name=name, by_status={}, ready=0, oldest_ready_age=age, in_per_second=0, out_per_second=0, paused=False,
+            paused_reason=None, paused_until=None, created_at=ago(0),
+        )  # fmt: skip
+
+    queues = [queue(f"q{n:02}", None if n < 8 else 50.0 - n) for n in range(20)]
+    assert [queue.name for queue in State(queues, [], []).pressing] == [f"q{n:02}" for n in range(8, 8 + PRESSING)]

@@ -76,3 +76,13 @@ def test_an_operation_without_words_is_shown_all_the_same() -> None:
 
     assert (last.subject.title, [endpoint.id for endpoint in last.endpoints]) == ("More", ["brandNew"])
     assert last.endpoints[0].example is None
+
+
+def test_answers_that_are_no_json_say_what_they_are_and_errors_which_problems_they_are() -> None:
+    assert [answer.media for answer in ENDPOINTS["jobEvents"].answers] == ["text/event-stream"]
+    assert ENDPOINTS["metrics"].answers[0].media.startswith("application/json or text/plain")
+    types = {failure.status: failure.types for failure in REFERENCE.errors}
+    assert types[409] == tuple(
+        f"urn:jobflow:problem:{name}" for name in ("conflict", "idempotency-key-in-flight", "unique-key-taken")
+    )
+    assert all(types.values())
