@@ -65,7 +65,7 @@ def _named(name: str) -> TextClause:
     return text(re.sub(r"\$(\d+)", r"(:p\1)", SQL[name]))
 
 
-_JOB = (  # with its history, at one moment
+JOB_WITH_HISTORY = (  # with its history, at one moment
     f"SELECT j.*, (SELECT json_agg(a) FROM ({SQL['get_attempts']}\n) a) AS history FROM ({SQL['get_job']}\n) j"  # noqa: S608
 )
 _TOTALS = {"count_jobs": None, "count_due": None}  # what build_totals takes
@@ -302,7 +302,7 @@ class Store:
     async def get_job(self, id: UUID) -> Job:
         """One job with its history. Raises NotFound, or Pruned when its day may have been dropped."""
         async with self.connection() as connection:
-            row = await connection.fetchrow(_JOB, id)
+            row = await connection.fetchrow(JOB_WITH_HISTORY, id)
             if row is None:
                 oldest = await connection.fetchval(SQL["list_days"])
                 if id.version == 7 and oldest is not None and day_of(id) < oldest:

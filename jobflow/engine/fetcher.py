@@ -40,7 +40,6 @@ class Fetcher:
         # No more than half of the slots at once: while these run, the other half is claimed or written.
         self._batch = min(BATCH, (slots.total + 1) // 2)
         self._fairness: dict[str, Fairness] = {}
-        self._away_until = 0.0
 
     async def tick(self) -> float:
         if not self._lease.trusted():
@@ -69,13 +68,13 @@ class Fetcher:
 
     async def _take(self, queue: str, want: int) -> tuple[list[Run], bool]:
         """Up to ``want`` runs, and whether there may be more."""
-        if boottime() >= self._away_until:
+        # Whoever was refused: a Redis that is full answers a pop of nothing and refuses what would fill the lane.
+        if boottime() >= self._health.broker_failed_at + AWAY:
             try:
                 popped = await self._broker.pop(queue, self._lease.now(), want)
                 self._health.broker_answered()
             except BrokerUnavailable as error:
                 self._health.broker_failed(error)
-                self._away_until = boottime() + AWAY
             else:
                 if popped.fills:
                     self._scheduler.fill(queue, popped.fills)

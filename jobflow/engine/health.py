@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 
+from jobflow.engine.lease import boottime
 from jobflow.events import Events, ServerAway, ServerBack
 
 
@@ -11,6 +13,7 @@ class Health:
     def __init__(self, events: Events) -> None:
         self._events = events
         self._away: dict[str, float] = {}  # server → since when, monotonic
+        self.broker_failed_at = -math.inf  # boottime() of the last refusal, whatever was answered since
 
     @property
     def broker_up(self) -> bool:
@@ -21,6 +24,7 @@ class Health:
         return "postgres" not in self._away
 
     def broker_failed(self, error: Exception) -> None:
+        self.broker_failed_at = boottime()
         self._failed("redis", error)
 
     def broker_answered(self) -> None:

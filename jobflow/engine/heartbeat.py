@@ -165,10 +165,9 @@ class Heartbeat:
         seconds = boottime() - moved
         if seconds >= SLOW and moved != self._told:
             self._told = moved
-            frame = sys._current_frames().get(main)
-            stack = "".join(traceback.format_stack(frame)) if frame else ""
-            task = asyncio.current_task(loop)
-            self._events.emit(LoopBlocked(seconds, stack, self._holder(task) if task is not None else None))
+            frame, task = sys._current_frames().get(main), asyncio.current_task(loop)
+            run = self._holder(task) if task is not None else None  # first: to write the stack lets the loop go on
+            self._events.emit(LoopBlocked(seconds, "".join(traceback.format_stack(frame)) if frame else "", run))
         return seconds >= BLOCKED
 
 

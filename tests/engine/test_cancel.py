@@ -70,6 +70,16 @@ async def cancelled(database: Connection, id: UUID, seconds: float = 5.0) -> dic
     return await until(row, lambda r: r["status"] not in ("processing", "pending"), seconds=seconds)
 
 
+async def told(running: Running) -> None:
+    """Until the one run there is was asked to stop."""
+    (supervision,) = running.engine._slots.runs.values()
+
+    async def cause() -> str | None:
+        return supervision.cause
+
+    assert await until(cause, seconds=3) == "cancel"
+
+
 async def free(running: Running, slots: int) -> None:
     async def count() -> int:
         return running.engine._slots.free
@@ -122,6 +132,7 @@ async def test_who_asks_again_changes_nothing(running: Running, database: Connec
     again = await running.parts.client.cancel(id, "second")
     assert (again.status, again.cancel_requested, again.updated_at) == ("processing", True, first.updated_at)
     assert again.cancel_reason == "first"
+    await told(running)
     go_on()
     assert (await cancelled(database, id))["cancel_reason"] == "first"
     assert (await running.parts.client.cancel(id)).status == "cancelled"
@@ -181,12 +192,7 @@ async def test_what_was_done_before_it_noticed_is_done(running: Running, databas
     (id,) = await running.enqueue(1, "test.cancel.blind", payload={})
     await running.running(1)
     await running.parts.client.cancel(id)
-    (supervision,) = running.engine._slots.runs.values()
-
-    async def told() -> str | None:
-        return supervision.cause
-
-    assert await until(told, seconds=3) == "cancel"
+    await told(running)
     assert await status_of(database, id) == "processing", "it gets the time"
     go_on()
     row = await cancelled(database, id)

@@ -335,7 +335,6 @@ async def test_redis_is_asked_again_after_a_while(
     await parts.fetcher.tick()
     assert asked == [], "not for every claim: each try may take as long as its timeout"
     monkeypatch.setattr(module, "AWAY", 0.0)
-    parts.fetcher._away_until = boottime()
     parts.agenda.notice("default")
     await parts.fetcher.tick()
     assert len(asked) == 1

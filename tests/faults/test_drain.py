@@ -112,7 +112,8 @@ s.Store.claim_jobs = claim
         JOBFLOW_GRACE="0.2",
     )
     assert await process.ended(seconds=20) == 0
-    assert await oracle.moves(database, "pending", "processing") > 0
+    # A claim that is sent after the signal may find that its process says already that it drains.
+    assert moment == "before" or await oracle.moves(database, "pending", "processing") > 0
     await nothing_stranded(process, database)
 
 

@@ -65,7 +65,7 @@ async def test_r33_the_clocks_of_two_machines_are_wrong_by_an_hour(
 ) -> None:
     """Postgres' clock is the only one that counts; Redis' is not even asked when a job is due."""
     assert [name for name, text in LUA.items() if "TIME" in text] == ["take"], "the rate limit only"
-    all = [run.start(WRONG.format(seconds=seconds)) for seconds in (-3600, 0, 3600)]
+    all = [run.start(WRONG.format(seconds=seconds), JOBFLOW_LEASE="10") for seconds in (-3600, 0, 3600)]
     for process in all:
         await process.ready()
     for process in all:

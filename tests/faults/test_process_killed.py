@@ -171,3 +171,16 @@ async def test_r06_between_the_end_of_a_handler_and_its_completion(
     assert await only(database) == ("completed", 1, 1, 2)
     job = (await client.get(f"{process.url}/jobs/{load.acknowledged[0]}")).json()
     assert [attempt["outcome"] for attempt in job["attempts"]] == ["lost", "completed"]
+
+
+@pytest.mark.parametrize("dies", ["before", "after"])
+async def test_an_effect_that_is_committed_with_the_completion_happens_once(
+    dies: str, run: Processes, load: Load, database: Connection, tmp_path: Path
+) -> None:
+    await database.execute("CREATE TABLE effects (id text)")
+    job: dict[str, object] = {"type": "pay", "payload": {"path": str(tmp_path / "paid"), "dies": dies}}
+    await ended_by(run.start(), load, job, answered=True)
+    await run.start().ready()
+    await load.finished(seconds=LEASE + 5)
+    assert await database.fetchval("SELECT count(*) FROM effects") == 1
+    assert await only(database) == ("completed", 1, *((1, 2) if dies == "before" else (0, 1)))

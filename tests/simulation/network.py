@@ -15,10 +15,11 @@ import asyncpg
 from jobflow.errors import StoreUnavailable
 from jobflow.pool import answered, usable
 from jobflow.statements import SQL
+from jobflow.store import JOB_WITH_HISTORY
 from tests.simulation.clock import VirtualLoop
 from tests.simulation.postgres import Blocked, Postgres, Record, Transaction
 
-NAMES = {text: name for name, text in SQL.items()}
+NAMES = {text: name for name, text in SQL.items()} | {JOB_WITH_HISTORY: "get_job"}
 SLOW = 6.0  # seconds that a request may be on its way at most
 DAWDLES = 7.0  # seconds that a claim is on its way whose sender stands still
 TIMEOUT = 4.0  # seconds after which a client gives an answer up

@@ -595,7 +595,7 @@ class Postgres:
         ]  # fmt: skip
 
     def _get_job(self, tx: None, id: UUID) -> list[Record]:
-        extra = dict.fromkeys(("result", "batch", "schedule", "trace_id"))
+        extra = dict.fromkeys(("result", "batch", "schedule", "trace_id", "history"))
         return [
             Record(
                 **{name: value for name, value in row.__dict__.items() if name != "history"}, **extra, tags=[],
@@ -603,6 +603,3 @@ class Postgres:
             )
             for row in self._anywhere([id])
         ]  # fmt: skip
-
-    def _get_attempts(self, tx: None, id: UUID) -> list[Record]:
-        return []

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobflow import Cancel, Context, Discard, Snooze, job
+from jobflow.pool import sqlalchemy_url
 
 
 class Sum(msgspec.Struct):
@@ -109,12 +112,29 @@ async def record(payload: dict, ctx: Context) -> None:
         file.write(f"end {ctx.job_id} {ctx.attempt}\n".encode())
 
 
+@job("pay")
+async def pay(payload: dict, ctx: Context) -> None:
+    """Commits its effect and its completion together; the first time it dies just ``before`` or ``after`` that."""
+    first = not os.path.exists(payload["path"])
+    open(payload["path"], "w").close()
+    async with create_async_engine(sqlalchemy_url(os.environ["DATABASE_URL"])).connect() as connection:
+        await connection.execute(text("INSERT INTO effects VALUES (:id)"), {"id": str(ctx.job_id)})
+        await ctx.complete_in(connection)
+        if not (first and payload["dies"] == "before"):
+            await connection.commit()
+        if first:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 @job("block")
 async def block(payload: dict, ctx: Context) -> None:
-    """Holds the loop; with ``gil`` no thread of the process runs either, as in a careless C extension."""
+    """Holds the loop; with ``gil``, in the first run, no thread of the process runs either, as in a careless C extension."""
+    again = os.path.exists(payload["path"])
     with open(payload["path"], "ab", buffering=0) as file:
         file.write(f"begin {ctx.job_id} {ctx.attempt}\n".encode())
-        if payload.get("gil"):
+        if payload.get("gil") and again:
+            pass
+        elif payload.get("gil"):
             ctypes.PyDLL(None).usleep(int(payload["seconds"] * 1e6))
         else:
             end = time.monotonic() + payload["seconds"]

@@ -54,12 +54,11 @@ async def check(database: Connection, acknowledged: Collection[UUID]) -> None:
     twice = "SELECT id FROM oracle WHERE before = 'processing' AND after = 'completed' GROUP BY id HAVING count(*) > 1"
     assert await database.fetch(twice) == []
     assert await database.fetch("SELECT id FROM oracle WHERE epoch_after < epoch_before") == []
-    assert (
-        await database.fetch("SELECT id FROM oracle WHERE after = 'processing' AND epoch_after <= epoch_before") == []
-    )
+    # A request to cancel writes to a row that goes on running; every other way into `processing` is a claim.
+    claims = "SELECT id FROM oracle WHERE before <> after AND after = 'processing'"
+    assert await database.fetch(f"{claims} AND epoch_after <= epoch_before") == []
     # The same token twice would let a late ending pass for another run.
-    reissued = "SELECT id FROM oracle WHERE before <> after AND after = 'processing' GROUP BY id, epoch_after HAVING count(*) > 1"
-    assert await database.fetch(reissued) == []
+    assert await database.fetch(f"{claims} GROUP BY id, epoch_after HAVING count(*) > 1") == []
     resurrected = "SELECT id FROM oracle WHERE before = 'completed' OR (before IN ('dead_letter', 'cancelled') AND after = 'processing')"
     assert await database.fetch(resurrected) == []
 
