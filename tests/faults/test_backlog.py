@@ -48,15 +48,18 @@ async def test_r42_a_million_wait_and_redis_is_flushed(run: Processes, database:
         await redis.flushdb()
         await asyncio.sleep(10)
         again = await rate(redis, 10)
-    first = await database.fetchval(
-        "SELECT extract(epoch FROM min(started_at) - $1) FROM jobs_done WHERE started_at > $1", flushed_at
+    # What was popped before does not count: the longest time without a claim does.
+    pause = await database.fetchval(
+        "SELECT extract(epoch FROM max(gap)) FROM (SELECT started_at - lag(started_at, 1, $1) OVER (ORDER BY started_at) AS gap"
+        " FROM jobs_done WHERE started_at > $1) x",
+        flushed_at,
     )
     await stopped(process)
     note(
-        f"first claim {first * 1000:.0f} ms after the flush, {full:.0f} jobs/s before and {again:.0f} after, "
+        f"no claim for {pause * 1000:.0f} ms at most, {full:.0f} jobs/s before and {again:.0f} after, "
         f"Redis at most {most / 1e6:.1f} MB"
     )
-    assert first < 5
+    assert pause < 5
     assert again > 0.8 * full
     assert most <= 50e6
     # Each lane in its order, give or take what is under way at once; the urgent one as much faster as its weight says.
