@@ -15,8 +15,9 @@ import pytest
 
 from bench.chaos.judge import LOST, TWICE, WRONG, Verdict, judge
 from bench.chaos.load import Load
+from bench.chaos.pauses import Blow, pauses
 from bench.chaos.proxy import Proxy, Trap
-from bench.chaos.recovery import measure, overlap
+from bench.chaos.recovery import CLAIMS, Recovery, measure, overlap
 from bench.chaos.schedule import KINDS, Fault, plan
 from bench.chaos.wire import Statements
 from bench.chaos.world import ORACLE, Death, World, with_port
@@ -246,6 +247,12 @@ async def test_wrong_answers_are_noted(tmp_path: Path) -> None:
 # --- recovery ---
 
 
+@pytest.fixture
+async def watched(database: Connection) -> Connection:
+    await database.execute(ORACLE)
+    return database
+
+
 def test_spans_are_counted_once_where_they_overlap() -> None:
     assert overlap(10, 20, []) == 0
     assert overlap(10, 20, [(12, 15)]) == 3
@@ -258,12 +265,14 @@ def test_a_recovery_is_a_first_rescue_of_what_ran_when_its_process_died() -> Non
     worker, other, job = uuid4(), uuid4(), uuid4()
     workers = [{"id": worker, "pid": 5, "started_at": 1.0}, {"id": other, "pid": 6, "started_at": 1.0}]
     claim = {
-        "id": job, "locked_by": worker, "at": 9.0, "next": "pending", "rise": 1, "ended_at": 25.0,
+        "id": job, "locked_by": worker, "at": 9.0, "next": "pending", "rise": 1, "ended_at": 25.0, "waiting": 1,
         "second": "processing", "second_at": 26.0,
     }  # fmt: skip
     deaths = [Death(5, 10.0)]
     (found,) = measure(deaths, workers, [claim], [(11.0, 14.0)])
-    assert (found.seconds, found.raw, found.id, found.pid) == (13.0, 16.0, job, 5)
+    assert found == Recovery(seconds=13.0, raw=16.0, queued=False, id=job, pid=5)
+    (found,) = measure(deaths, workers, [claim | {"waiting": 10_000}], [(11.0, 14.0)])
+    assert found == Recovery(seconds=12.0, raw=16.0, queued=True, id=job, pid=5)
     for change in (
         {"locked_by": other},  # its process lives
         {"ended_at": 9.5},  # it had ended before
@@ -275,15 +284,39 @@ def test_a_recovery_is_a_first_rescue_of_what_ran_when_its_process_died() -> Non
         assert measure(deaths, workers, [claim | change]) == [], change
 
 
+def test_a_pause_is_the_longest_span_without_a_claim_around_a_fault() -> None:
+    claims = [0.0, 1.0, 2.0, 5.0, 6.0, 13.0, 14.0, 30.0, 31.0, 90.0]
+    assert pauses([Blow("a", 0.5, 1.0)], claims) == {"a": 4.5}  # from 6 to the end of the look at 10.5
+    assert pauses([Blow("a", 0.5, 12.9)], claims) == {"a": pytest.approx(6.9)}
+    assert pauses([Blow("a", 0, 0), Blow("a", 21, 21), Blow("a", 60, 80), Blow("b", 60, 80)], claims) == {
+        "a": 9,
+        "b": 20,
+    }
+
+
+async def test_claims_of_the_dead_are_told_with_what_came_next(watched: Connection) -> None:
+    dead, living, job, other = uuid4(), uuid4(), uuid4(), uuid4()
+    moves = [
+        (job, None, "pending", 0, 0, None),
+        (job, "pending", "processing", 0, 7, dead),
+        (other, None, "pending", 0, 0, None),
+        (job, "processing", "pending", 7, 8, dead),
+        (job, "pending", "processing", 8, 9, living),
+        (job, "processing", "completed", 9, 9, living),
+    ]
+    insert = (
+        "INSERT INTO oracle (id, before, after, epoch_before, epoch_after, locked_by) VALUES ($1, $2, $3, $4, $5, $6)"
+    )
+    await watched.executemany(insert, moves)
+    (claim,) = await watched.fetch(CLAIMS, [dead])
+    told = (claim["id"], claim["next"], claim["rise"], claim["waiting"], claim["second"])
+    assert told == (job, "pending", 1, 2, "processing")
+    assert claim["at"] <= claim["ended_at"] <= claim["second_at"]
+
+
 # --- the verdict ---
 
 MOVE = "INSERT INTO oracle (id, before, after, epoch_before, epoch_after) VALUES ($1, $2, $3, $4, $5)"
-
-
-@pytest.fixture
-async def watched(database: Connection) -> Connection:
-    await database.execute(ORACLE)
-    return database
 
 
 async def done(database: Connection, n: int, folder: Path, times: int = 1) -> UUID:
@@ -299,7 +332,7 @@ async def done(database: Connection, n: int, folder: Path, times: int = 1) -> UU
 async def test_a_good_run_has_no_mistakes_and_extra_executions_are_counted(watched: Connection, tmp_path: Path) -> None:
     acknowledged = {n: str(await done(watched, n, tmp_path, times=n)) for n in (1, 2, 3)}
     verdict = await judge(watched, acknowledged, effects=tmp_path)
-    assert verdict == Verdict(3, 0, 0, 3, {"completed": 3}, 0, 0, [], {}, [])
+    assert verdict == Verdict(3, 0, 0, 3, {"completed": 3}, 0, 0, [], {}, {}, [])
 
 
 @pytest.mark.parametrize("mistake", [*LOST, *TWICE, *WRONG])

@@ -168,6 +168,7 @@ class Run:
             effects=world.effects,
             deaths=world.deaths,
             uncounted=world.uncounted(),
+            blows=self.faults.blows,
         )
         await connection.close()
         slow = [r for r in verdict.recoveries if r.seconds > self.args.lease + RECOVERED]

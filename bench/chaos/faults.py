@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
 from bench.chaos.load import Load
+from bench.chaos.pauses import Blow
 from bench.chaos.proxy import Trap
 from bench.chaos.schedule import KINDS, Fault
 from bench.chaos.world import App, World, family, signal_all
@@ -33,6 +34,7 @@ class Faults:
         self._world, self._load = world, load
         self._locks: dict[object, asyncio.Lock] = {}
         self.done: dict[str, int] = {}
+        self.blows: list[Blow] = []
         self.idle: dict[str, int] = {}  # traps that nothing stepped into
 
     async def inflict(self, fault: Fault) -> None:
@@ -41,8 +43,11 @@ class Faults:
         async with self._lock(app if hurts == "app" else hurts or fault):
             if hurts == "app":
                 await asyncio.wait_for(app.ready.wait(), START)
+            began = time.time()
             took_place = await self._act(fault, app)
         counts = self.idle if took_place is False else self.done
+        if counts is self.done:
+            self.blows.append(Blow(fault.kind, began, time.time()))
         counts[fault.kind] = counts.get(fault.kind, 0) + 1
 
     def _lock(self, what: object) -> asyncio.Lock:

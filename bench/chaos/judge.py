@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from bench.chaos.pauses import CLAIM_TIMES, Blow, pauses
 from bench.chaos.recovery import CLAIMS, Recovery, measure
 from bench.chaos.world import Death
 
@@ -89,6 +90,7 @@ class Verdict(NamedTuple):
     given_up: int
     revoked: int
     recoveries: list[Recovery]
+    pauses: dict[str, float]
     mistakes: dict[str, int]
     story: list[str]
 
@@ -100,11 +102,13 @@ async def judge(
     effects: Path,
     deaths: Sequence[Death] = (),
     uncounted: Sequence[tuple[float, float]] = (),
+    blows: Sequence[Blow] = (),
 ) -> Verdict:
     """Judge a run that has come to rest.
 
     acknowledged: number of a job → its id, as the client was told. effects: folder of the files that handlers wrote.
-    deaths: of processes. uncounted: spans in which no process could judge others.
+    deaths: of processes. uncounted: spans in which no process could judge others. blows: the
+    faults that took place.
     """
     await connection.execute(PREPARE)
     told = [(n, UUID(id)) for n, id in acknowledged.items()]
@@ -128,6 +132,7 @@ async def judge(
         statuses={row["status"]: row["n"] for row in rows},
         given_up=await connection.fetchval(GIVEN_UP),
         revoked=await connection.fetchval(REVOKED),
+        pauses=pauses(blows, [row["at"] for row in await connection.fetch(CLAIM_TIMES)]),
         recoveries=measure(deaths, workers, claims, uncounted),
         mistakes=mistakes,
         story=story,

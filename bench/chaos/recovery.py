@@ -6,28 +6,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from bench.chaos.world import Death
+from bench.chaos.world import CONCURRENCY, Death
 
-# Every claim by one of the processes that died, and what became of the job next and after that.
+BACKLOG = CONCURRENCY  # jobs that wait, more than which nobody has a slot free at once
+
+# Every claim by one of the processes that died, and what became of the job next and after that. waiting: how many jobs
+# could have been claimed when it could be again.
 CLAIMS = """
 WITH moves AS (
-  SELECT id, before, after, epoch_before, epoch_after, locked_by, extract(epoch FROM at)::float8 AS at,
-         lead(after) OVER job AS next, lead(epoch_after - epoch_before) OVER job AS rise,
-         extract(epoch FROM lead(at) OVER job)::float8 AS ended_at,
-         lead(after, 2) OVER job AS second, extract(epoch FROM lead(at, 2) OVER job)::float8 AS second_at
-  FROM oracle WHERE id IN (SELECT id FROM oracle WHERE after = 'processing' AND locked_by = ANY ($1::uuid[]))
+  SELECT n, id, before, after, epoch_after - epoch_before AS rise, locked_by, extract(epoch FROM at)::float8 AS at,
+         sum((after IN ('pending', 'scheduled', 'failed'))::int
+             - coalesce(before IN ('pending', 'scheduled', 'failed'), false)::int) OVER (ORDER BY n) AS waiting
+  FROM oracle
+), stories AS (
+  SELECT id, after, locked_by, at, lead(after) OVER job AS next, lead(rise) OVER job AS rise,
+         lead(at) OVER job AS ended_at, lead(waiting) OVER job AS waiting,
+         lead(after, 2) OVER job AS second, lead(at, 2) OVER job AS second_at
+  FROM moves WHERE id IN (SELECT id FROM oracle WHERE after = 'processing' AND locked_by = ANY ($1::uuid[]))
   WINDOW job AS (PARTITION BY id ORDER BY n)
 )
-SELECT id, locked_by, at, next, rise, ended_at, second, second_at FROM moves
+SELECT id, locked_by, at, next, rise, ended_at, waiting, second, second_at FROM stories
 WHERE after = 'processing' AND locked_by = ANY ($1::uuid[])
 """
 
 
 class Recovery(NamedTuple):
-    """seconds: from the death to the next claim. raw: with the time in which nobody could judge."""
+    """seconds: from the death to the next claim, or until it could be claimed again, if so many jobs waited that it was
+    ``queued`` behind them. raw: to the next claim in any case, with the time in which nobody could judge.
+    """
 
     seconds: float
     raw: float
+    queued: bool
     id: UUID
     pid: int
 
@@ -58,8 +68,10 @@ def measure(
             continue
         if claim["next"] != "pending" or claim["rise"] != 1:
             continue  # handed back by itself, or rescued before
-        raw = claim["second_at"] - death.at
-        found.append(Recovery(raw - overlap(death.at, claim["second_at"], uncounted), raw, claim["id"], death.pid))
+        queued = claim["waiting"] > BACKLOG
+        end = claim["ended_at"] if queued else claim["second_at"]
+        seconds = end - death.at - overlap(death.at, end, uncounted)
+        found.append(Recovery(seconds, claim["second_at"] - death.at, queued, claim["id"], death.pid))
     return found
 
 

@@ -53,11 +53,18 @@ def details(verdict: Verdict, load: Load, faults: Faults, world: World, seconds:
     """A few lines above the last one."""
     statuses = ", ".join(f"{count:,} {status}" for status, count in verdict.statuses.items())
     ordered = sorted(r.seconds for r in verdict.recoveries)
-    middle = f", recovery p50 {ordered[len(ordered) // 2]:.1f} s" if ordered else ""
+    queued = sum(r.queued for r in verdict.recoveries)
+    middle = (
+        f"; recovery p50 {ordered[len(ordered) // 2]:.1f} s, {queued} of {len(ordered)} behind a backlog"
+        if ordered
+        else ""
+    )
     idle = f"; traps nothing stepped into: {dict(faults.idle)}" if faults.idle else ""
+    spans = ", ".join(f"{kind} {span:.1f} s" for kind, span in verdict.pauses.items())
     return [
         f"{seconds:,.0f} s; {statuses}; {verdict.given_up} given up after three lost processes; {verdict.revoked:,} runs "
         f"taken from their process",
         f"client: {load.repeats:,} repeats, {load.replays:,} answers replayed, {len(load.unknown):,} jobs sent once without "
         f"an answer; {len(world.deaths)} deaths, starts took up to {max(world.starts):.0f} s, {world.refused_starts} starts refused because a server was away{middle}{idle}",
+        f"longest span without a claim around a fault, median by kind: {spans}",
     ]

@@ -25,7 +25,8 @@ async def send(client: httpx.AsyncClient, url: str, body: object = None) -> http
     return await client.post(url, json=body) if body is not None else await client.post(url)
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2, 60])
 async def test_r23_everything_at_once_on_the_same_jobs(
     seconds: float, run: Processes, load: Load, database: Connection, client: httpx.AsyncClient
 ) -> None:
@@ -100,7 +101,7 @@ async def test_r36_two_people_retry_all_of_ten_thousand(
     await load.finished()
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_r37_cancelled_at_any_moment(
     count: int, run: Processes, load: Load, database: Connection, client: httpx.AsyncClient
 ) -> None:

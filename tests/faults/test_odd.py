@@ -60,6 +60,7 @@ jobflow.client.uuid7 = jobflow.engine.heartbeat.uuid7 = lambda: rows.id_of(Wrong
 """
 
 
+@pytest.mark.slow
 async def test_r33_the_clocks_of_two_machines_are_wrong_by_an_hour(
     run: Processes, load: Load, database: Connection
 ) -> None:
@@ -90,7 +91,8 @@ async def test_r33_the_clocks_of_two_machines_are_wrong_by_an_hour(
         assert process.events("lease_lost") == process.events("worker_marked_lost") == []
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [1, 10])
 async def test_r32_three_processes_are_replaced_one_after_the_other_under_load(
     rounds: int, run: Processes, load: Load, database: Connection
 ) -> None:

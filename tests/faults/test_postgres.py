@@ -162,7 +162,7 @@ async def test_r19_others_take_all_connections(
 ) -> None:
     """What the engine holds it keeps; who needs a new connection is told to come again."""
     process = await hurt.start().ready()
-    await load.bulk(process, [load.job(seconds=0.5) for _ in range(200)])
+    await load.bulk(process, [load.job(seconds=0.2) for _ in range(200)])
     await load.running(5)
     hogs: list[Connection] = []
     try:

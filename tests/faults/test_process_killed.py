@@ -41,6 +41,7 @@ async def test_r01_one_of_three_is_killed_again_and_again(run: Processes, load: 
     assert await database.fetchval("SELECT max(attempt) FROM jobs_done") == 1, "a loss uses up no attempt"
 
 
+@pytest.mark.slow
 async def test_one_of_two_is_killed_under_load(run: Processes, load: Load, database: Connection) -> None:
     victim, survivor = run.start(), run.start()
     await victim.ready()
@@ -112,6 +113,7 @@ async def test_r03_between_the_commit_of_a_job_and_the_push_to_redis(
     assert await only(database) == ("completed", 1, 0, 1)
 
 
+@pytest.mark.slow
 async def test_one_push_in_seven_is_lost(run: Processes, load: Load) -> None:
     before = """
 import itertools, jobflow.broker as b

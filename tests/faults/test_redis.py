@@ -85,7 +85,8 @@ async def test_r10_flushed_again_and_again_under_load(hurt: Processes, load: Loa
     await load.finished(seconds=1)
 
 
-@pytest.mark.parametrize("outage", [3.0, pytest.param(10.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("outage", [3.0, 10.0])
 async def test_r11_killed_and_back_after_a_while(
     outage: float, hurt: Processes, own: Servers, load: Load, client: httpx.AsyncClient
 ) -> None:

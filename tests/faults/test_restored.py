@@ -35,6 +35,7 @@ async def admin(own_database: str) -> AsyncIterator[Connection]:
     await connection.close()
 
 
+@pytest.mark.slow
 async def test_r49_an_older_state_is_put_back_under_a_running_process(
     hurt: Processes, load: Load, admin: Connection, own_database: str, client: httpx.AsyncClient
 ) -> None:

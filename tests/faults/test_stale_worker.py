@@ -53,7 +53,7 @@ async def test_r07_its_endings_are_refused_and_it_goes_on_under_a_new_identity(
     assert [row[0] for row in await database.fetch(who, load.acknowledged[-5:])] == [lost["successor"]]
 
 
-@pytest.mark.parametrize("seconds", [4.0, pytest.param(20.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [2.5, pytest.param(20.0, marks=pytest.mark.slow)])
 async def test_r24_a_handler_that_holds_the_loop_costs_no_lease(
     seconds: float, run: Processes, load: Load, client: httpx.AsyncClient
 ) -> None:
@@ -81,6 +81,7 @@ async def test_r24_a_handler_that_holds_the_loop_costs_no_lease(
     assert other.events("worker_marked_lost") == busy.events("lease_lost") == []
 
 
+@pytest.mark.slow
 async def test_r25_a_handler_that_holds_the_interpreter(run: Processes, load: Load, database: Connection) -> None:
     """Not even the thread of the heart runs: its job may run elsewhere, and is accepted once."""
     busy, other = run.start(), run.start(WORKER_CONCURRENCY="0")

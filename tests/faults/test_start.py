@@ -99,6 +99,7 @@ def migrations(root: Path) -> set[str]:
     return {path.name for path in (root / "migrations" / "versions").glob("*.py")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("older_first", [True, False], ids=["the older first", "the newer first"])
 async def test_r51_this_version_and_the_previous_one_side_by_side(
     older_first: bool, previous: Path, first: Processes, load_later: Load

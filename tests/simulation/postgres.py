@@ -308,9 +308,15 @@ class Postgres:
         return sorted(rows, key=lambda row: (row.run_at, row.id))
 
     def _held(self, endings: Sequence[tuple[Any, ...]]) -> list[tuple[Job, tuple[Any, ...]]]:
-        """Those whose fence holds: each begins with id, run_epoch and worker. A job may be in it twice."""
+        """Those whose fence holds: each begins with id, run_epoch and worker. Of two for one job the first counts: Postgres
+        passes over a row that the same statement has changed already."""
         rows = {row.id: row for row in self._rows((ending[0] for ending in endings), None, wait=False)}
-        return [(rows[e[0]], e) for e in endings if e[0] in rows and self._held_by(rows[e[0]], e[1], e[2])]
+        found: dict[UUID, tuple[Job, tuple[Any, ...]]] = {}
+        for ending in endings:
+            row = rows.get(ending[0])
+            if row is not None and self._held_by(row, ending[1], ending[2]):
+                found.setdefault(row.id, (row, ending))
+        return list(found.values())
 
     def _held_by(self, row: Job, epoch: int, worker: UUID) -> bool:
         if "fence" in self.off:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 from uuid import UUID
 
+import asyncpg
+
 import jobflow.app  # noqa: F401  (so that every module is there to be patched)
 from jobflow import Cancel, Context, Discard, Snooze, settings
 from jobflow.client import Client
@@ -134,7 +136,7 @@ class Process:
             try:
                 await self.engine.start(None)
                 return
-            except Unavailable:
+            except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError):
                 self.world.replace(self)  # a process that cannot reach Postgres ends, and is started again
                 return
             except Exception as error:

@@ -27,7 +27,6 @@ def test_r47_no_invariant_breaks(seed: int) -> None:
     assert world.rules.counts["rescues"] > 10
 
 
-@pytest.mark.slow  # alone it holds; after another world in the same process the first story differs: to be found out
 def test_a_seed_repeats_itself() -> None:
     def story(seed: int) -> list[str]:
         world = World(seed)

@@ -208,8 +208,21 @@ class Twins(RuleBasedStateMachine):
             self.worker(self.workers.index(run.worker), "lapse")
             self.mark_lost(len(self.workers) - 1)
             self.rescue(False)
+            self.worker(self.workers.index(run.worker), "beat")
+            self._end(self.runs[before : before + 1], "complete" if who % 2 else "fail")
             self.claim(places, len(self.workers) - 1, True, True)
             self._end(self.runs[before : before + 1], "fail" if who % 2 else "complete")
+
+    @rule(places=some, who=one, how=st.sampled_from(["complete", "fail"]))
+    def repeat(self, places: list[int], who: int, how: str) -> None:
+        """A process hands runs back, claims the same jobs again, and says once more how the first runs ended."""
+        before = len(self.runs)
+        self.claim(places, who, True, True)
+        first = self.runs[before:]
+        if first:
+            self._end(first, "release")
+            self._keep(self._both(lambda s: s.claim_jobs([run.id for run, _ in first], first[0][0].worker, "default")))
+            self._end(first, how)
 
     @rule(limit=st.integers(1, 3), who=one, honest=st.booleans())
     def claim_without_redis(self, limit: int, who: int, honest: bool) -> None:
@@ -231,11 +244,12 @@ class Twins(RuleBasedStateMachine):
         self.runs += zip(real, model, strict=True)
 
     @precondition(lambda self: self.runs)
-    @rule(places=some, how=st.sampled_from(sorted(ENDS)), newest=st.booleans())
-    def end(self, places: list[int], how: str, newest: bool) -> None:
+    @rule(places=some, how=st.sampled_from(sorted(ENDS)), newest=st.booleans(), twice=st.booleans())
+    def end(self, places: list[int], how: str, newest: bool, twice: bool = False) -> None:
         """Of any run there ever was, some of them twice: only the open one's ending may be accepted."""
         runs = [self.runs[-1 - place % len(self.runs) if newest else place % len(self.runs)] for place in places]
-        self._end(list({id(pair): pair for pair in runs}.values()), how)
+        runs = list({id(pair): pair for pair in runs}.values())
+        self._end([*runs, *runs[:1]] if twice else runs, how)
 
     def _end(self, runs: list[tuple[Run, Run]], how: str) -> None:
         real, model = ([ENDS[how](pair[side]) for pair in runs] for side in (0, 1))
@@ -246,7 +260,7 @@ class Twins(RuleBasedStateMachine):
             accepted = [{(id, row["status"]) for id, row in found.items()} for found in rows]
         assert accepted[0] == accepted[1]
         ids = {entry if how == "complete" else entry[0] for entry in accepted[0]}
-        for run, _ in runs:
+        for run in {id(run): run for run, _ in runs}.values():
             if run.id in ids and self._last_run_of(run.id) is run:
                 assert (run.id, run.run_epoch) not in self.accepted
                 self.accepted.add((run.id, run.run_epoch))

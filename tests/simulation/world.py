@@ -92,7 +92,8 @@ class World:
             raise Broken(self.broken)
 
     def note(self, text: str) -> None:
-        self.trace.append(f"{self.loop.steps:>8} {self.loop.now:9.4f}  {text}")
+        if not self.over:  # tasks are then cancelled in no certain order
+            self.trace.append(f"{self.loop.steps:>8} {self.loop.now:9.4f}  {text}")
 
     def fail(self, text: str) -> None:
         if self.broken is None and not self.over:
@@ -168,7 +169,8 @@ class World:
         while True:
             await asyncio.sleep(self.random.expovariate(8.0))
             crowded = sum(row.status in OPEN for row in self.model.jobs.values()) > 80
-            if self.processes:
+            # In peace there are few, so that slots fall free: without a free slot nothing has to be claimed soon.
+            if self.processes and (not self.calm or self.random.random() < 0.1):
                 process = self.random.choice(self.processes)
                 act = self._ask if crowded or self.random.random() < 0.25 else self._submit
                 self.loop.spawn(process.lane, self._politely(act, process))
