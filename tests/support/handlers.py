@@ -143,6 +143,15 @@ async def block(payload: dict, ctx: Context) -> None:
         file.write(f"end {ctx.job_id} {ctx.attempt}\n".encode())
 
 
+@job("tidy")
+async def tidy(payload: dict) -> None:
+    """Takes its time to stop."""
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await asyncio.sleep(0.5)
+
+
 @job("stubborn", timeout=0.3, max_attempts=1)
 async def stubborn(payload: dict) -> None:
     """Does not let itself be cancelled."""
