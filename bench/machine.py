@@ -27,6 +27,7 @@ import asyncpg
 import redis
 import uuid_utils
 
+from bench.processes import cpu_of
 from jobflow.embedded import Servers
 from jobflow.lifecycle import NewJob
 from jobflow.migrate import upgrade
@@ -34,7 +35,6 @@ from jobflow.pool import Pool
 from jobflow.store import Store
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Machine:
@@ -139,8 +139,7 @@ class App:
 
     def cpu(self) -> float:
         """Seconds of processor time so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_of(self._process.pid)
 
     def peak_memory(self) -> float:
         """MB."""

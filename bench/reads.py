@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from rich.table import Table
 
 from bench import machine
 from bench.machine import Machine
+from bench.processes import cpu_of, family
+from jobflow.pool import Pool
+from jobflow.store import Store
 
 BAR = 50.0  # ms, p99 of all but searches
 DAYS = 10
@@ -62,9 +66,6 @@ def fill(url: str, rows: int) -> None:
     now = int(time.time()) // 86_400
 
     async def days() -> None:
-        from jobflow.pool import Pool
-        from jobflow.store import Store
-
         pool = Pool(url, shares={"bench": 1})
         for day in range(now - DAYS + 1, now + 1):
             await Store(pool, "bench").create_day(day)
@@ -114,15 +115,11 @@ async def ask(port: int, path: str, headers: str, cookie: str, times: int) -> tu
 
 def postgres_cpu(folder: Path) -> float:
     """Seconds of processor time of all Postgres processes that live."""
-    main = next(folder.rglob("postmaster.pid")).read_text().splitlines()[0]
+    main = int(next(folder.rglob("postmaster.pid")).read_text().splitlines()[0])
     total = 0.0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if main in (fields[1], stat.parent.name):
-            total += (int(fields[11]) + int(fields[12])) / machine.TICKS
+    for pid in family(main):
+        with suppress(OSError):  # it ended meanwhile
+            total += cpu_of(pid)
     return total
 
 

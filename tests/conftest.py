@@ -47,6 +47,13 @@ def template(servers: Urls) -> Iterator[str]:
 
 
 @pytest.fixture
+def empty_url(servers: Urls) -> Iterator[str]:
+    """A database without anything."""
+    with fresh_database(servers.database_url) as url:
+        yield url
+
+
+@pytest.fixture
 def database_url(servers: Urls, template: str) -> Iterator[str]:
     """A migrated database without jobs."""
     from jobflow.migrate import upgrade

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import importlib.util
 import json
 import os
 import shutil
@@ -16,26 +15,17 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.support.scripts import load_script
+
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "load_test.py"
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("load_test", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["load_test"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-load_test = load()
+load_test = load_script("load_test")
 
 
 class FakeClock:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -11,30 +10,14 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from jobflow import migrate, tables
-from jobflow.embedded import Urls
 from jobflow.errors import SchemaTooNew, StoreUnavailable
 from jobflow.migrate import ROLE, head, upgrade
 from jobflow.paths import resource
 from jobflow.pool import Connection, sqlalchemy_url
 from tests.support.commands import free_port
-from tests.support.servers import admin_url, fresh_database
+from tests.support.servers import admin_url, ask
 
 OURS = set(tables.metadata.tables)
-
-
-@pytest.fixture
-def empty_url(servers: Urls) -> Iterator[str]:
-    """A database without anything."""
-    with fresh_database(servers.database_url) as url:
-        yield url
-
-
-async def ask(url: str, query: str) -> list[Any]:
-    connection = await asyncpg.connect(url, ssl=False)
-    try:
-        return [row[0] for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
 
 
 async def settings_of(url: str) -> dict[str, str]:

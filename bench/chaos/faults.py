@@ -19,7 +19,8 @@ from bench.chaos.load import Load
 from bench.chaos.pauses import Blow
 from bench.chaos.proxy import Trap
 from bench.chaos.schedule import KINDS, Fault
-from bench.chaos.world import App, World, family, signal_all
+from bench.chaos.world import App, World
+from bench.processes import family, signal_all
 from jobflow.statements import LUA
 
 POP = hashlib.sha1(LUA["pop"].encode()).hexdigest()  # how EVALSHA names it

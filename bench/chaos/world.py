@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import httpx
 
 from bench.chaos.proxy import Proxy
 from bench.machine import CHECKOUT, free_port
+from bench.processes import end_with_us, family, signal_all
 from jobflow.embedded import Servers
 from jobflow.embedded.postgres import Postgres
 from jobflow.embedded.valkey import Valkey
@@ -101,7 +101,7 @@ class App:
             with log.open("ab") as file:
                 self.process = subprocess.Popen(  # noqa: ASYNC220  (it takes a millisecond)
                     [sys.executable, "-m", "jobflow", "serve"],
-                    env=self._environ, cwd=self._world.folder, stdout=file, stderr=file, preexec_fn=_end_with_us,
+                    env=self._environ, cwd=self._world.folder, stdout=file, stderr=file, preexec_fn=end_with_us,
                 )  # fmt: skip
             self._told_to_end = False
             watcher = asyncio.create_task(self._until_ready())
@@ -221,25 +221,3 @@ class World:
 def with_port(url: str, port: int) -> str:
     parts = urlsplit(url)
     return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}").geturl()
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children: Postgres has one for each connection."""
-    children = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                children.append(int(entry.name))
-    return [pid, *children]
-
-
-def signal_all(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _end_with_us() -> None:
-    """A run that is killed must not leave processes behind."""
-    with suppress(OSError, AttributeError):  # Linux only
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

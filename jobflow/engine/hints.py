@@ -89,7 +89,7 @@ class Hints:
     async def tick(self) -> float:
         if self._changed:
             topics, self._changed = sorted(self._changed), set()
-            self.told([topic for topic in topics if topic != STOP], True)
+            self._tell(topics, own=True)
             if self._health.broker_up:  # the others poll while Redis is away
                 try:
                     await self._broker.hint([self._me, *topics])
@@ -103,7 +103,10 @@ class Hints:
         if sender != self._me:
             if STOP in topics:
                 self.stop()
-            self.told([topic for topic in topics if topic != STOP], False)
+            self._tell(topics, own=False)
+
+    def _tell(self, topics: Iterable[str], *, own: bool) -> None:
+        self.told([topic for topic in topics if topic != STOP], own)
 
     def resume(self) -> None:
         """Hearing again: whatever was said meanwhile may have been about anything."""

@@ -6,8 +6,9 @@ CVE-2025-59152 is what happens when X-Forwarded-For is believed from anyone.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -34,6 +35,12 @@ def client_of(peer: str, forwarded: bytes | None, trusted: Sequence[Network]) ->
         if not _is_trusted(address, trusted):
             break
     return _key(nearest)
+
+
+def sender_of(scope: Any, headers: Mapping[bytes, bytes], trusted: Sequence[Network]) -> str:
+    """The same, of a request: its ASGI scope, and its headers joined."""
+    client = scope["client"]
+    return client_of(client[0] if client else "", headers.get(b"x-forwarded-for"), trusted)
 
 
 @lru_cache(4096)

@@ -16,7 +16,7 @@ from typing import Any
 
 from jobflow.errors import Malformed
 from jobflow.web.call import Visit
-from jobflow.web.clients import client_of
+from jobflow.web.clients import sender_of
 from jobflow.web.dashboard.session import Sessions, is_page
 from jobflow.web.limits import RateLimiter
 from jobflow.web.parts import Parts
@@ -85,10 +85,7 @@ class Door:
             if self._token and not self._sessions.admits(visit):
                 _check_token(headers.get(b"authorization", b""), self._token)
         if visit.method == "POST" and not is_page(visit.path):
-            client = scope["client"]
-            verdict = await self.limiter.check(
-                client_of(client[0] if client else "", headers.get(b"x-forwarded-for"), self._networks)
-            )
+            verdict = await self.limiter.check(sender_of(scope, headers, self._networks))
             visit.extra += verdict.headers
             if not verdict.granted:
                 raise self.limiter.refusal(verdict)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -88,6 +89,17 @@ class Load:
         else:
             self.refused += 1
         return answer.status_code
+
+    async def drain(self, process: Process, count: int) -> float:
+        """Jobs per second, of jobs that fall due together."""
+        ids = await self.bulk(process, [{**self.job("noop"), "delay": 2} for _ in range(count)])
+        query = "SELECT count(*) AS n, extract(epoch FROM max(finished_at) - min(started_at)) AS s FROM jobs_done WHERE id = ANY ($1)"
+
+        async def done() -> asyncpg.Record:
+            return (await self.database.fetch(query, ids))[0]
+
+        row = await until(done, lambda row: row["n"] == count, seconds=60)
+        return float(count / row["s"])
 
     async def left(self) -> dict[str, str]:
         return await oracle.unfinished(self.database, self.acknowledged)

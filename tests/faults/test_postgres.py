@@ -13,11 +13,12 @@ import asyncpg
 import httpx
 import pytest
 
+from bench.processes import family, signal_all
 from jobflow.embedded import Servers
 from jobflow.pool import Connection
 from tests.faults.conftest import Load, Poster, note
 from tests.support import oracle
-from tests.support.process import LEASE, Process, Processes, family, signal_all
+from tests.support.process import LEASE, Processes
 from tests.support.servers import admin_url
 from tests.support.waiting import until
 
@@ -32,18 +33,6 @@ async def database(own_database: str) -> AsyncIterator[Connection]:
     await connection.close()
 
 
-async def rate(load: Load, process: Process, count: int) -> float:
-    """Jobs per second of a drain."""
-    await load.bulk(process, [{**load.job("noop"), "delay": 2} for _ in range(count)])
-    query = "SELECT count(*) AS n, extract(epoch FROM max(finished_at) - min(started_at)) AS s FROM jobs_done WHERE id = ANY ($1)"
-
-    async def done() -> asyncpg.Record:
-        return (await load.database.fetch(query, load.acknowledged[-count:]))[0]
-
-    row = await until(done, lambda row: row["n"] == count, seconds=60)
-    return float(count / row["s"])
-
-
 @pytest.mark.parametrize(
     ("cuts", "compare"), [(8, False), pytest.param(100, True, marks=pytest.mark.slow, id="for twenty seconds")]
 )
@@ -51,7 +40,7 @@ async def test_r17_all_connections_are_cut_five_times_a_second(
     cuts: int, compare: bool, hurt: Processes, load: Load, own_database: str
 ) -> None:
     process = await hurt.start(WORKER_CONCURRENCY="100" if compare else "10").ready()
-    before = [await rate(load, process, 5_000) for _ in range(4)][1:] if compare else []
+    before = [await load.drain(process, 5_000) for _ in range(4)][1:] if compare else []
     await load.mixed(process, 800)
     poster = Poster(load, process).start()
     admin = await asyncpg.connect(admin_url(own_database), ssl=False)
@@ -71,7 +60,7 @@ async def test_r17_all_connections_are_cut_five_times_a_second(
     if compare:
         bar, after = 0.95 * statistics.median(before), [0.0]
         while max(after) < bar and len(after) < 10:  # others may be busy on this machine, too
-            after.append(await rate(load, process, 5_000))
+            after.append(await load.drain(process, 5_000))
         note(f"{statistics.median(before):.0f} jobs/s before, {max(after):.0f} after")
         assert max(after) >= bar
 

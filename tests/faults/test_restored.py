@@ -16,7 +16,7 @@ from jobflow.embedded import Servers
 from jobflow.pool import Connection
 from tests.faults.conftest import Load, note
 from tests.support import oracle
-from tests.support.process import Process, Processes
+from tests.support.process import Processes
 from tests.support.servers import admin_url
 from tests.support.waiting import until
 
@@ -122,14 +122,14 @@ async def test_r22_somebody_holds_a_transaction_for_two_minutes(
 ) -> None:
     """Nothing that dies meanwhile can be swept away: the drain must not search through it."""
     process = await hurt.start(WORKER_CONCURRENCY="100").ready()
-    await drain(load, process, 2_000)
-    before = max([await drain(load, process, 4_000) for _ in range(3)])
+    await load.drain(process, 2_000)
+    before = max([await load.drain(process, 4_000) for _ in range(3)])
     holder = await asyncpg.connect(admin_url(own_database), ssl=False)
     await holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT txid_current()")
     try:
         began, rates = time.monotonic(), []
         while time.monotonic() < began + 120:
-            rates.append(await drain(load, process, 4_000))
+            rates.append(await load.drain(process, 4_000))
         dead = await database.fetchval("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'jobs'")
     finally:
         await holder.close()
@@ -138,15 +138,3 @@ async def test_r22_somebody_holds_a_transaction_for_two_minutes(
     assert held >= 0.9 * before
     assert dead <= 4 * len(load.acknowledged)
     await load.finished()
-
-
-async def drain(load: Load, process: Process, count: int) -> float:
-    """Jobs per second, of jobs that fall due together."""
-    await load.bulk(process, [{**load.job("noop"), "delay": 2} for _ in range(count)])
-    query = "SELECT count(*) AS n, extract(epoch FROM max(finished_at) - min(started_at)) AS s FROM jobs_done WHERE id = ANY ($1)"
-
-    async def done() -> asyncpg.Record:
-        return (await load.database.fetch(query, load.acknowledged[-count:]))[0]
-
-    row = await until(done, lambda row: row["n"] == count, seconds=60)
-    return float(count / row["s"])

@@ -11,13 +11,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from jobflow.embedded import Urls
 from jobflow.migrate import head
 from jobflow.pool import Connection
 from tests.faults.conftest import Load
 from tests.support import oracle
 from tests.support.process import ROOT, Process, Processes, processes
-from tests.support.servers import fresh_database
+from tests.support.servers import ask
 
 TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
 DYING = """
@@ -30,25 +29,10 @@ sqlalchemy.event.listen(sqlalchemy.Engine, "after_cursor_execute", die)
 
 
 @pytest.fixture
-def empty_url(servers: Urls) -> Iterator[str]:
-    """A database without anything."""
-    with fresh_database(servers.database_url) as url:
-        yield url
-
-
-@pytest.fixture
 def first(empty_url: str, tmp_path: Path, redis_url: str) -> Iterator[Processes]:
     """Processes on that database."""
     with processes(tmp_path, empty_url, redis_url) as started:
         yield started
-
-
-async def ask(url: str, query: str) -> list[object]:
-    connection = await asyncpg.connect(url, ssl=False)
-    try:
-        return [row[0] for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
 
 
 @pytest.mark.slow

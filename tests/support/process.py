@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import itertools
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from bench.processes import end_with_us
 from jobflow.embedded import Servers
 from jobflow.settings import variables
 from tests.support.commands import free_port
@@ -63,12 +63,6 @@ f.Fetcher.tick = wait
 """
 
 
-def _end_with_us() -> None:
-    """A test run that is killed must not leave processes behind."""
-    with suppress(OSError, AttributeError):  # Linux only
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 class Process:
     """``jobflow serve`` on a port of its own.
 
@@ -103,7 +97,7 @@ class Process:
                 env=environ,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_end_with_us,
+                preexec_fn=end_with_us,
             )
 
     # ---- what it says -----------------------------------------------------------------------------------------------
@@ -198,19 +192,3 @@ def own_servers(*, database_url: str = "", redis_url: str = "") -> Iterator[Serv
     finally:
         servers.stop()
         shutil.rmtree(data, ignore_errors=True)
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children: Postgres has one for each connection."""
-    children = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                children.append(int(entry.name))
-    return [pid, *children]
-
-
-def signal_all(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)

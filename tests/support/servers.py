@@ -99,6 +99,15 @@ def fetch(url: str, query: str) -> Any:
     return asyncio.run(go())
 
 
+async def ask(url: str, query: str) -> list[Any]:
+    """The first value of each row, over a connection of its own."""
+    connection = await asyncpg.connect(url, ssl=False)
+    try:
+        return [row[0] for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
+
+
 @contextmanager
 def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
     """A database of its own, copied from ``template``; the url of it.

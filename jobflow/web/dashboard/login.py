@@ -8,7 +8,7 @@ from litestar import get, post
 from litestar.types import ASGIApp
 
 from jobflow.web.call import Call
-from jobflow.web.clients import client_of
+from jobflow.web.clients import sender_of
 from jobflow.web.dashboard.address import local, read_pairs
 from jobflow.web.dashboard.forms import read_form
 from jobflow.web.dashboard.page import pages_of, see, show
@@ -34,9 +34,8 @@ async def sign_in(request: Call) -> ASGIApp:
     token = request.parts.settings.admin_token.encode()
     if not token:
         return see(target)
-    client, forwarded = request.scope["client"], request.visit.headers.get(b"x-forwarded-for")
-    networks = request.parts.settings.proxy_networks
-    verdict = await pages.logins.check("login " + client_of(client[0] if client else "", forwarded, networks))
+    sender = sender_of(request.scope, request.visit.headers, request.parts.settings.proxy_networks)
+    verdict = await pages.logins.check("login " + sender)
     if not verdict.granted:
         again = show(
             request, "login", 429, target=target, fault=f"Too many tries. Wait {verdict.reset} s, then try again."

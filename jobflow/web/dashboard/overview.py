@@ -11,10 +11,14 @@ from jobflow.errors import StoreUnavailable
 from jobflow.web.call import Answer, Call
 from jobflow.web.dashboard.attention import find_notices
 from jobflow.web.dashboard.page import live, shared, show
-from jobflow.web.dashboard.state import read_state
+from jobflow.web.dashboard.state import State, read_state
 
 QUEUES = 100  # rows on a page
-STATE = "state"  # all three pages show parts of it
+
+
+async def _state(request: Call) -> State:
+    """Of what all three pages show parts."""
+    return await shared(request, "state", partial(read_state, request.parts.store))
 
 
 async def home(request: Call) -> Answer:
@@ -31,7 +35,7 @@ async def home(request: Call) -> Answer:
 @get("/dashboard")
 @live
 async def overview(request: Call) -> ASGIApp:
-    state = await shared(request, STATE, partial(read_state, request.parts.store))
+    state = await _state(request)
     notices = find_notices(state.queues, state.workers, state.minutes, broker_up=request.parts.engine.broker_up)
     return show(request, "overview", fragment="overview", state=state, notices=notices)
 
@@ -39,7 +43,7 @@ async def overview(request: Call) -> ASGIApp:
 @get("/dashboard/queues")
 @live
 async def queues(request: Call) -> ASGIApp:
-    state = await shared(request, STATE, partial(read_state, request.parts.store))
+    state = await _state(request)
     return show(request, "queues", fragment="queues", queues=state.queues[:QUEUES], total=len(state.queues))
 
 
@@ -47,7 +51,7 @@ async def queues(request: Call) -> ASGIApp:
 @live
 async def workers(request: Call) -> ASGIApp:
     """Living processes first; the store lists 200 at most."""
-    state = await shared(request, STATE, partial(read_state, request.parts.store))
+    state = await _state(request)
     return show(request, "workers", fragment="workers", workers=state.workers)
 
 
