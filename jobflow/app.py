@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from types import FrameType
 
 from litestar import Litestar
@@ -15,7 +16,7 @@ from jobflow import __version__, failpoints, logs, migrate, registry
 from jobflow.broker import Broker
 from jobflow.client import Client
 from jobflow.engine.engine import Engine
-from jobflow.errors import BrokerUnavailable
+from jobflow.errors import BrokerUnavailable, JobflowError
 from jobflow.events import Events, Warned
 from jobflow.intake import Intake
 from jobflow.metrics import Metrics
@@ -33,7 +34,7 @@ def create_app(settings: Settings) -> Litestar:
 
     settings: ``database_url`` and ``redis_url`` must be set.
     Raises SettingsError when a handlers module cannot be imported; the rest is opened by the lifespan, which leaves a
-    failure in ``app.state.startup_error``.
+    failure in ``app.state.error``, as does a process that gives up.
     """
     events = Events()
     log = logs.setup(settings, events)
@@ -65,13 +66,14 @@ def create_app(settings: Settings) -> Litestar:
             async with handlers.state() as state:
                 await engine.start(state)
                 try:
-                    with _draining(engine, hub):
+                    with _draining(engine, hub) as end:
+                        engine.hopeless = partial(_give_up, app, end)
                         yield
                 finally:
                     hub.close()
                     await engine.drain()
         except Exception as error:
-            app.state.startup_error = error
+            app.state.error = error
             raise
         finally:
             await client.close()
@@ -95,15 +97,26 @@ async def _check_broker(broker: Broker, events: Events) -> None:
         pass  # the first pop says so
 
 
+def _give_up(app: Litestar, end: Callable[[], None]) -> None:
+    """No slot is left and none will be: whatever keeps processes running starts a new one."""
+    app.state.error = JobflowError(
+        "Every slot is held by a handler that does not end, so this process ends: start it again. "
+        "`run_stuck` in the log names the jobs."
+    )
+    end()
+
+
 @contextmanager
-def _draining(engine: Engine, hub: Hub) -> Iterator[None]:
+def _draining(engine: Engine, hub: Hub) -> Iterator[Callable[[], None]]:
     """Drain at the first signal, while HTTP still answers, and only then let the server stop.
 
     An ASGI server ends its lifespan after the last connection closed, and an open event stream never does: workers that
     were drained there would not be drained at all. The second signal cuts the grace period short.
+
+    Yields what ends this process as SIGTERM does.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to somebody else; the lifespan's end drains
+        yield lambda: None  # signals belong to somebody else; the lifespan's end drains
         return
     loop = asyncio.get_running_loop()
     tasks: list[asyncio.Task[None]] = []
@@ -130,7 +143,7 @@ def _draining(engine: Engine, hub: Hub) -> Iterator[None]:
         before[wanted] = handler if callable(handler) else lambda number, frame: None
         signal.signal(wanted, catch)
     try:
-        yield
+        yield lambda: begin(signal.SIGTERM)
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)

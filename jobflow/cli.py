@@ -17,20 +17,20 @@ from jobflow.commands.serve import serve
 from jobflow.errors import JobflowError
 
 
-class Refused(click.ClickException):
-    """A sentence on stderr and status 2."""
-
-    exit_code = 2
-
-
 class Group(click.Group):
+    """Refuses with a sentence on stderr and status 2."""
+
     def invoke(self, ctx: click.Context) -> Any:
+        result, status = None, 0
         try:
             result = super().invoke(ctx)
         except JobflowError as error:
-            raise Refused(str(error)) from error
+            click.ClickException(str(error)).show()
+            status = 2
         if serving := sys.modules.get("jobflow.serving"):  # handlers may still be at work in threads
-            serving.leave()
+            serving.leave(status)
+        if status:
+            ctx.exit(status)
         return result
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -128,6 +128,14 @@ class PartitionDropped(Event, frozen=True):
     table: str
 
 
+class TransactionHeld(Event, frozen=True):
+    """Somebody's transaction stays open: nothing that dies meanwhile can be swept away, and the tables grow."""
+
+    pid: int
+    name: str  # as its program calls itself
+    seconds: float
+
+
 class Warned(Event, frozen=True):
     """Something an operator should know and mend."""
 

@@ -269,6 +269,7 @@ _LINES: dict[type[e.Event], tuple[str | Callable[[Any], str], Callable[[Any], Fi
     e.ProcessDraining: ("info", lambda x: {"running": x.running}),
     e.ProcessStopped: ("info", lambda x: {"released": x.released, "seconds": round(x.seconds, 3)}),
     e.PartitionDropped: ("info", lambda x: {"table": x.table}),
+    e.TransactionHeld: ("warning", lambda x: {"pid": x.pid, "name": one_line(x.name), "seconds": round(x.seconds)}),
     e.Warned: ("warning", lambda x: {"message": one_line(x.message)}),
     e.RequestFailed: (
         "error",

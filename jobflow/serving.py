@@ -132,7 +132,7 @@ def serve_app(settings: Settings, sockets: list[socket.socket], stop: Stop, read
     """Serve until a signal comes; running jobs are drained by the application before it ends.
 
     ready: called once, when requests are answered.
-    Raises JobflowError: the application cannot be built or does not start.
+    Raises JobflowError: the application cannot be built, does not start, or gave up.
     """
     from jobflow.app import create_app
 
@@ -157,7 +157,7 @@ def serve_app(settings: Settings, sockets: list[socket.socket], stop: Stop, read
     server = Server(config, ready)
 
     def refusal() -> JobflowError | None:
-        error = getattr(app.state, "startup_error", None)
+        error = getattr(app.state, "error", None)
         return error if isinstance(error, JobflowError) else None
 
     # When the start is refused on purpose a sentence is all there is to say; uvicorn would log a traceback.
@@ -173,13 +173,14 @@ def serve_app(settings: Settings, sockets: list[socket.socket], stop: Stop, read
         # Its own signal handlers take over now, and after the end it raises the signals again, for ours.
         server.run(sockets)
     except SystemExit:
-        if error := refusal():
-            raise error from None
-        raise
+        if not refusal():
+            raise
+    if error := refusal():
+        raise error
 
 
-def leave() -> None:
-    """End this process now, with status 0, if a plain `def` handler is still at work: Python would wait for its thread.
+def leave(status: int) -> None:
+    """End this process now, with this status, if a plain `def` handler is still at work: Python would wait for its thread.
 
     Call it last, when everything is closed and every server of ours has stopped; its job was handed back by the drain.
     """
@@ -192,7 +193,7 @@ def leave() -> None:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # nobody reads any more
                 stream.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 def serve_and_reload(settings: Settings, sockets: list[socket.socket], stop: Stop) -> None:

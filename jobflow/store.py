@@ -254,6 +254,10 @@ class Store:
     async def prune_stragglers(self, seconds: float, limit: int) -> int:
         return int(await self._value("prune_stragglers", seconds, limit))
 
+    async def oldest_transaction(self, seconds: float) -> Row | None:
+        """``pid``, ``name`` and ``seconds`` of the transaction open for longest, if for longer than ``seconds``."""
+        return next(iter(await self._rows("oldest_transaction", seconds)), None)
+
     async def list_days(self) -> list[int]:
         return [row["day"] for row in await self._rows("list_days")]
 

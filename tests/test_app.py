@@ -38,7 +38,7 @@ async def refusal(app: Litestar) -> Exception:
     with pytest.raises(ExceptionGroup):
         async with app.lifespan():
             raise AssertionError("it has started")
-    error = app.state.startup_error
+    error = app.state.error
     assert isinstance(error, Exception)
     return error
 
@@ -99,7 +99,7 @@ async def test_redis_may_be_away_at_the_start(settings: Settings) -> None:
     app = create_app(msgspec.structs.replace(settings, redis_url=NOWHERE))
     async with app.lifespan():
         pass
-    assert not hasattr(app.state, "startup_error")
+    assert not hasattr(app.state, "error")
 
 
 async def test_a_redis_that_drops_keys_is_warned_of(settings: Settings) -> None:

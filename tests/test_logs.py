@@ -160,6 +160,8 @@ def samples() -> list[Event]:
         "concurrency": 50,
         "running": 3,
         "released": 1,
+        "pid": 7,
+        "name": "psql",
         "table": "jobs_done_1",
         "rows": 5,
         "method": "POST",

@@ -30,7 +30,15 @@ from jobflow.engine.slots import Key, Slots
 from jobflow.engine.watchdog import Watchdog
 from jobflow.engine.worker import Worker
 from jobflow.errors import JobflowError
-from jobflow.events import ClaimsAdopted, ClaimsForgotten, Events, ProcessDraining, ProcessStarted, ProcessStopped
+from jobflow.events import (
+    ClaimsAdopted,
+    ClaimsForgotten,
+    Events,
+    ProcessDraining,
+    ProcessStarted,
+    ProcessStopped,
+    TransactionHeld,
+)
 from jobflow.lifecycle import Run, Status, release, unstart
 from jobflow.pusher import Pusher
 from jobflow.registry import Registry
@@ -63,6 +71,9 @@ class Engine:
         lag: Callable[[float], None],
     ) -> None:
         self.state: State = "starting"
+        self.hopeless: Callable[[], None] = lambda: (
+            None
+        )  # told when no slot is left: handlers that do not end hold them
         self._settings, self._registry, self._events = settings, registry, events
         self._store, self._client = store, client
         self._health, self._lease = Health(events), Lease(settings.lease)
@@ -99,9 +110,10 @@ class Engine:
             Folder(store=store),
             self._pruner,
             Watchdog(
-                slots=slots, endings=endings, lease=self._lease, events=events, outage=settings.outage_grace, lag=lag
+                slots=slots, endings=endings, lease=self._lease, events=events, outage=settings.outage_grace, lag=lag,
+                hopeless=lambda: self.hopeless(),
             ),
-        ]
+        ]  # fmt: skip
         pusher.heard, self.hints.stop = self._heard, self._heartbeat.hurry
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
         self._claiming, self._ending, self._upkeeping = Stop(), Stop(), Stop()
@@ -132,6 +144,11 @@ class Engine:
     @property
     def store_up(self) -> bool:
         return self._health.store_up
+
+    @property
+    def held(self) -> TransactionHeld | None:
+        """A transaction that has been open for too long."""
+        return self._pruner.held
 
     @property
     def live_processes(self) -> int:

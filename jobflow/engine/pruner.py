@@ -1,4 +1,4 @@
-"""Keeps the days' partitions ahead, drops old ones, and deletes what has outlived its retention."""
+"""Keeps the days' partitions ahead, drops old ones, deletes what has outlived its retention, and tells who is in its way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import asyncpg
 
 from jobflow.engine.loop import Wake
-from jobflow.events import Events, PartitionDropped
+from jobflow.events import Events, PartitionDropped, TransactionHeld
 from jobflow.lifecycle import Status
 from jobflow.store import Store
 
@@ -15,6 +15,7 @@ DAY = 86_400
 AHEAD = 3  # days
 ROUND = 60.0  # seconds
 ROWS = 1_000  # deleted for each statement
+HELD = 60.0  # seconds that a transaction may be open before somebody should know
 
 
 class Pruner:
@@ -24,9 +25,11 @@ class Pruner:
 
     def __init__(self, *, store: Store, retention: dict[Status, float], events: Events) -> None:
         self.wake = Wake()
+        self.held: TransactionHeld | None = None
         self._store, self._retention, self._events = store, retention, events
 
     async def tick(self) -> float:
+        await self._look()
         today = int(time.time()) // DAY
         days = await self._store.list_days()
         await self.prepare(days, today)
@@ -42,6 +45,12 @@ class Pruner:
                     pass
         await self._store.prune_small(ROWS * 10)
         return ROUND
+
+    async def _look(self) -> None:
+        oldest = await self._store.oldest_transaction(HELD)
+        self.held = TransactionHeld(**oldest) if oldest else None
+        if self.held:
+            self._events.emit(self.held)
 
     async def prepare(self, days: list[int] | None = None, today: int | None = None) -> None:
         """Make sure that today and the days ahead have their partitions; a missing one is slow, never an error."""

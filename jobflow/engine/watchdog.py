@@ -10,7 +10,7 @@ from jobflow.engine.executor import Supervision
 from jobflow.engine.lease import Lease, boottime
 from jobflow.engine.loop import Wake
 from jobflow.engine.slots import Slots
-from jobflow.events import Events, RunStuck, Warned
+from jobflow.events import Events, RunStuck
 from jobflow.lifecycle import Failure, fail
 
 ROUND = 0.05  # seconds: how exactly timeouts are kept
@@ -18,7 +18,8 @@ STUCK = 10.0  # seconds that a handler may take to end after it was stopped
 
 
 class Watchdog:
-    """``lag(seconds)`` is told how late each round was. ``outage``: seconds that runs go on while Postgres is away."""
+    """``lag(seconds)`` is told how late each round was. ``outage``: seconds that runs go on while Postgres is away.
+    ``hopeless()``: no slot is left."""
 
     name = "watchdog"
 
@@ -31,10 +32,11 @@ class Watchdog:
         events: Events,
         outage: float,
         lag: Callable[[float], None],
+        hopeless: Callable[[], None],
     ) -> None:
         self.wake = Wake()
         self._slots, self._endings, self._lease, self._events = slots, endings, lease, events
-        self._outage, self._lag = outage, lag
+        self._outage, self._lag, self._hopeless = outage, lag, hopeless
         self._expected = time.monotonic()
 
     async def tick(self) -> float:
@@ -61,7 +63,7 @@ class Watchdog:
         self._slots.write_off(supervision)
         self._events.emit(RunStuck(supervision.run))
         if len(self._slots.stuck) == self._slots.total:
-            self._events.emit(Warned("Every slot is held by a handler that does not end: restart this process."))
+            self._hopeless()
         failure = Failure(
             "Stuck", f"The handler did not end within {STUCK:g} s after it was stopped ({supervision.cause})."
         )

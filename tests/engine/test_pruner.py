@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from jobflow.engine import pruner as module
 from jobflow.engine.pruner import AHEAD, DAY, ROUND, Pruner
-from jobflow.events import Event, Events, PartitionDropped
+from jobflow.events import Event, Events, PartitionDropped, TransactionHeld
 from jobflow.lifecycle import Status
 from jobflow.pool import Connection
 from jobflow.store import Store
@@ -162,3 +163,20 @@ async def test_small_things_are_pruned(pruner: Pruner, database: Connection) -> 
     await pruner.tick()
     assert await database.fetchval("SELECT array_agg(key) FROM idempotency_keys") == ["new"]
     assert await database.fetchval("SELECT count(*) FROM counter_minutes") == 1
+
+
+async def test_a_transaction_that_stays_open_is_told_until_it_ends(
+    pruner: Pruner, database: Connection, seen: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HELD", 0.2)
+    await pruner.tick()
+    assert pruner.held is None
+    async with database.transaction():
+        await database.execute("SELECT txid_current(), pg_sleep(0.3)")
+        await pruner.tick()
+        assert pruner.held is not None
+        assert pruner.held.pid == await database.fetchval("SELECT pg_backend_pid()")
+        assert pruner.held.seconds > 0.2
+        assert [event for event in seen if isinstance(event, TransactionHeld)] == [pruner.held]
+    await pruner.tick()
+    assert pruner.held is None

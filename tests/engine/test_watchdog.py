@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from statistics import median
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from jobflow.engine.lease import Lease, boottime
 from jobflow.engine.loop import Wake
 from jobflow.engine.slots import Slots
 from jobflow.engine.watchdog import ROUND, STUCK, Watchdog
-from jobflow.events import Event, Events, RunEnded, RunStuck, Warned
+from jobflow.events import Event, Events, RunEnded, RunStuck
 from tests.support.runs import make_run
 from tests.support.waiting import final, until
 
@@ -33,11 +34,13 @@ class Bench:
         self.lease.answered = boottime()
         self.lags: list[float] = []
         self.seen: list[Event] = []
+        self.hopeless: list[bool] = []
         events = Events()
         events.subscribe(self.seen.append)
         self.watchdog = Watchdog(
-            slots=self.slots, endings=self.endings, lease=self.lease, events=events, outage=100.0, lag=self.lags.append
-        )
+            slots=self.slots, endings=self.endings, lease=self.lease, events=events, outage=100.0, lag=self.lags.append,
+            hopeless=lambda: self.hopeless.append(True),
+        )  # fmt: skip
 
     def start(self) -> Supervision:
         self.slots.fill(self.slots.reserve(1), [RUN])
@@ -102,16 +105,16 @@ async def test_a_handler_that_does_not_end_is_written_off_until_it_does(bench: B
     assert bench.endings.take() == [], "nobody wants to know any more"
 
 
-async def test_a_process_without_slots_says_so(bench: Bench) -> None:
+async def test_a_process_without_slots_gives_up(bench: Bench) -> None:
     bench.slots.total = 2
     for n in range(2):
-        assert [event for event in bench.seen if isinstance(event, Warned)] == []
+        assert not bench.hopeless
         bench.slots.fill(bench.slots.reserve(1), [make_run(run_epoch=n)])
         bench.slots.runs[(RUN.id, n)].stop("cancel")
         bench.slots.runs[(RUN.id, n)].stopped = time.monotonic() - STUCK - 0.1
         await bench.watchdog.tick()
         bench.slots.release([make_run(run_epoch=n)])
-    assert len([event for event in bench.seen if isinstance(event, Warned)]) == 1
+    assert bench.hopeless == [True]
 
 
 async def test_it_tells_how_late_the_loop_is_and_that_it_moves(bench: Bench) -> None:
@@ -158,7 +161,9 @@ async def test_a_timeout_is_precise(app: Litestar, http: httpx.AsyncClient) -> N
     for id in ids:
         found = await final(http, id)
         assert found["error"]["type"] == "Timeout"
-        assert 0.3 <= seconds[id] < 0.5, "not counting how long Postgres takes to write it"
+        assert seconds[id] >= 0.3
+    # The median: a machine that is busy holds one or two of them up. Not counting how long Postgres takes to write it.
+    assert median(seconds.values()) < 0.4
 
 
 async def test_a_stuck_handler_is_given_up_on_and_its_slot_comes_back_when_it_ends(

@@ -48,3 +48,19 @@ async def test_r27_a_poison_is_given_up_after_three_processes(
     assert [r[0] for r in await database.fetch(outcomes, poison)] == ["lost", "lost_again", "given_up"]
     others = await database.fetch("SELECT type, status, rescues FROM jobs WHERE id <> $1", poison)
     assert [tuple(row) for row in others] == [], "the neighbours finish"
+
+
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))"
+
+
+async def test_r27_a_handler_that_takes_all_memory(run: Processes, load: Load, database: Connection) -> None:
+    """Within a limit of the process it fails alone. (A limit of the container ends the process: the test above.)"""
+    process = await run.start(before=LIMITED, WORKER_CONCURRENCY="5").ready()
+    await load.bulk(process, [load.job(seconds=0.02) for _ in range(50)])
+    await load.bulk(process, [{"type": "die", "payload": {"how": "hoard"}, "max_attempts": 1}] * 3)
+    await load.bulk(process, [load.job(seconds=0.02) for _ in range(50)])
+    await load.finished()
+    rows = await database.fetch("SELECT status, error_type FROM jobs")
+    assert [tuple(row) for row in rows] == [("dead_letter", "MemoryError")] * 3
+    process.terminate()
+    assert await process.ended() == 0

@@ -126,10 +126,12 @@ async def test_r22_somebody_holds_a_transaction_for_two_minutes(
     before = max([await load.drain(process, 4_000) for _ in range(3)])
     holder = await asyncpg.connect(admin_url(own_database), ssl=False)
     await holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT txid_current()")
+    pid = await holder.fetchval("SELECT pg_backend_pid()")
     try:
         began, rates = time.monotonic(), []
         while time.monotonic() < began + 120:
             rates.append(await load.drain(process, 4_000))
+        told = process.events("transaction_held")
         dead = await database.fetchval("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'jobs'")
     finally:
         await holder.close()
@@ -137,4 +139,6 @@ async def test_r22_somebody_holds_a_transaction_for_two_minutes(
     note(f"{before:.0f} jobs/s before, {held:.0f} after 2 min: {held / before:.2f}; {dead} dead rows in jobs")
     assert held >= 0.9 * before
     assert dead <= 4 * len(load.acknowledged)
+    assert told, "somebody should know"
+    assert told[0]["pid"] == pid
     await load.finished()

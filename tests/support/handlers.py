@@ -100,6 +100,10 @@ async def spawn(payload: dict, ctx: Context) -> str:
 async def die(payload: dict) -> None:
     if payload.get("how") == "exit":
         os._exit(9)
+    if payload.get("how") == "hoard":
+        hoard = []
+        while True:
+            hoard.append(bytearray(16 << 20))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -41,7 +41,7 @@ class Stage:
         events = Events()
         events.subscribe(self.emitted.append)
         self.engine = SimpleNamespace(
-            state="running", broker_up=True, store_up=True, live_processes=1, pulse=lambda: 0.1
+            state="running", broker_up=True, store_up=True, held=None, live_processes=1, pulse=lambda: 0.1
         )
         self.client = SimpleNamespace(prepare=lambda request: new_job(type=request.type))
         for name in ("submit", "retry", "cancel", "discard", "delete", "retry_dead"):

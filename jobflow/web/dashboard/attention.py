@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from jobflow.events import TransactionHeld
 from jobflow.overview import Minute, Queue, Worker
 from jobflow.web.dashboard.filters import duration, number
 
@@ -20,11 +21,16 @@ class Notice(NamedTuple):
 
 
 def find_notices(
-    queues: Sequence[Queue], workers: Sequence[Worker], minutes: Sequence[Minute], *, broker_up: bool
+    queues: Sequence[Queue],
+    workers: Sequence[Worker],
+    minutes: Sequence[Minute],
+    *,
+    broker_up: bool,
+    held: TransactionHeld | None,
 ) -> list[Notice]:
     """The most urgent first, ``SHOWN`` at most."""
     found = [
-        *_of_servers(broker_up=broker_up),
+        *_of_servers(held, broker_up=broker_up),
         *_of_queues(queues, served=any(_works(worker) for worker in workers)),
         *_of_workers(workers),
         *_of_endings(sum(minute.dead for minute in minutes)),
@@ -36,9 +42,16 @@ def _works(worker: Worker) -> bool:
     return worker.state == "alive" and not worker.late and worker.concurrency > 0
 
 
-def _of_servers(*, broker_up: bool) -> Iterator[Notice]:
+def _of_servers(held: TransactionHeld | None, *, broker_up: bool) -> Iterator[Notice]:
     if not broker_up:
         text = "Redis is away. Jobs are taken straight from Postgres: nothing is lost, it goes slower."
+        yield Notice("warn", text, "/readyz?verbose", "Health")
+    if held:
+        who = f"{held.name}, process {held.pid}" if held.name else f"process {held.pid}"
+        text = (
+            f"A transaction in Postgres ({who}) has been open for {duration(held.seconds)}. Until it ends, nothing that "
+            f"is deleted frees its space. SELECT pg_terminate_backend({held.pid}) ends it."
+        )
         yield Notice("warn", text, "/readyz?verbose", "Health")
 
 

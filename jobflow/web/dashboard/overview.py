@@ -36,7 +36,8 @@ async def home(request: Call) -> Answer:
 @live
 async def overview(request: Call) -> ASGIApp:
     state = await _state(request)
-    notices = find_notices(state.queues, state.workers, state.minutes, broker_up=request.parts.engine.broker_up)
+    engine = request.parts.engine
+    notices = find_notices(state.queues, state.workers, state.minutes, broker_up=engine.broker_up, held=engine.held)
     return show(request, "overview", fragment="overview", state=state, notices=notices)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from jobflow.events import TransactionHeld
 from jobflow.overview import Minute, Queue, Worker
 from jobflow.web.dashboard.attention import SHOWN, find_notices
 
@@ -28,9 +29,11 @@ def worker(**changes: Any) -> Worker:
     return Worker(**usual | changes)
 
 
-def texts(queues: Any = (), workers: Any = None, dead: int = 0, broker_up: bool = True) -> list[str]:
+def texts(
+    queues: Any = (), workers: Any = None, dead: int = 0, broker_up: bool = True, held: TransactionHeld | None = None
+) -> list[str]:
     minutes = [Minute(minute=NOW, entered=9, completed=9, failed=9, dead=dead)]
-    found = find_notices(queues, [worker()] if workers is None else workers, minutes, broker_up=broker_up)
+    found = find_notices(queues, [worker()] if workers is None else workers, minutes, broker_up=broker_up, held=held)
     return [f"{notice.tone}: {notice.text}" for notice in found]
 
 
@@ -69,6 +72,12 @@ def test_dead_letters_and_a_redis_that_is_away() -> None:
     dead, redis = texts(dead=2, broker_up=False)
     assert dead == "bad: 2 jobs became dead letters in the last hour."
     assert redis.startswith("warn: Redis is away")
+
+
+def test_a_transaction_that_stays_open() -> None:
+    (found,) = texts(held=TransactionHeld(pid=123, name="psql", seconds=150.0))
+    assert found.startswith("warn: A transaction in Postgres (psql, process 123) has been open for 2")
+    assert "pg_terminate_backend(123)" in found
 
 
 def test_the_list_is_bounded_with_the_worst_first() -> None:
