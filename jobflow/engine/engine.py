@@ -55,7 +55,10 @@ State = Literal["starting", "running", "draining", "stopped"]
 
 
 class Engine:
-    """``lag(seconds)`` is told how late the loop is. Constructors open nothing; ``start()`` does."""
+    """``lag(seconds)`` is told how late the loop is. Constructors open nothing; ``start()`` does.
+
+    ``hopeless()``, to be set from outside, is told when no slot is left: handlers that do not end hold them all.
+    """
 
     def __init__(
         self,
@@ -71,13 +74,11 @@ class Engine:
         lag: Callable[[float], None],
     ) -> None:
         self.state: State = "starting"
-        self.hopeless: Callable[[], None] = lambda: (
-            None
-        )  # told when no slot is left: handlers that do not end hold them
+        self.hopeless: Callable[[], None] = lambda: None
         self._settings, self._registry, self._events = settings, registry, events
         self._store, self._client = store, client
-        self._health, self._lease = Health(events), Lease(settings.lease)
-        self._agenda, self._pulse = Agenda(), Pulse()
+        self._health, self._pulse = Health(events), Pulse()
+        self._agenda, self._lease = Agenda(), Lease(settings.lease)
         self._slots = slots = Slots(settings.worker_concurrency, self._agenda.wake)
         self._endings = endings = Endings(slots)
         self._heartbeat = Heartbeat(
@@ -86,13 +87,11 @@ class Engine:
             running=lambda: len(slots.runs), holder=self._holder, seen=self._seen, failed=self._health.store_failed,
         )  # fmt: skip
         shared: dict[str, Any] = {"store": store, "events": events}
-        self._scheduler = Scheduler(
-            **shared, broker=broker, lease=self._lease, agenda=self._agenda, health=self._health
-        )
+        known: dict[str, Any] = {"lease": self._lease, "agenda": self._agenda, "health": self._health}
+        self._scheduler = Scheduler(**shared, **known, broker=broker)
         self._fetchers = [
             Fetcher(
-                f"fetcher-{n}", store=store, broker=broker, lease=self._lease, slots=slots, agenda=self._agenda,
-                scheduler=self._scheduler, health=self._health, shaken=self._shaken,
+                f"fetcher-{n}", store=store, broker=broker, slots=slots, scheduler=self._scheduler, shaken=self._shaken, **known
             )
             for n in range(PAIRS if slots.total else 0)
         ]  # fmt: skip
