@@ -520,6 +520,9 @@ class Postgres:
     def _prune_small(self, tx: None, limit: int) -> list[Record]:
         return [Record(deleted=0)]
 
+    def _oldest_transaction(self, tx: None, seconds: float) -> list[Record]:
+        return []
+
     def _list_days(self, tx: None) -> list[Record]:
         return [Record(day=day) for day in range(10)]
 
