@@ -29,7 +29,7 @@ def main() -> int:
         seconds, hours = time.perf_counter() - began, (world.loop.now - 1000) / 60
         print(  # noqa: T201
             f"seed {seed}: {world.loop.steps:,} steps in {seconds:.1f} s, {hours:.1f} simulated minutes, "
-            f"{world.made} processes, {sum(world.happened.values())} misfortunes, {world.rules.counts}",
+            f"{world.made} processes, {sum(world.happened.values())} misfortunes, {world.counts}",
             flush=True,
         )
         left -= options.each

@@ -23,15 +23,15 @@ def test_r47_no_invariant_breaks(seed: int) -> None:
     world.run(STEPS)
     # It was not quiet: things went wrong, and work was done all the same.
     assert len(world.happened) > len(MISFORTUNES) / 2
-    assert world.rules.counts["claims"] > 300
-    assert world.rules.counts["rescues"] > 10
+    assert world.counts["claims"] > 300
+    assert world.counts["rescues"] > 10
 
 
 def test_a_seed_repeats_itself() -> None:
     def story(seed: int) -> list[str]:
         world = World(seed)
         world.run(5_000)
-        return [*world.trace, str(world.rules.counts)]
+        return [*world.trace, str(world.counts)]
 
     assert story(3) == story(3) != story(4)
 
