@@ -116,7 +116,8 @@ class World:
     def _tidy_up(self) -> None:
         """Let every task end, so that nothing is left for a later collection to stumble over."""
         self.over = True
-        self.counts = dict(self.rules.counts)  # before tasks are cancelled, in no certain order: some still reach a rule
+        # Before tasks are cancelled, in no certain order: some still reach a rule.
+        self.counts = dict(self.rules.counts)
         for process in (*self.graves, *self.processes):
             for lane in (process.lane, process.heart):
                 lane.dead = False
