@@ -170,9 +170,10 @@ class Engine:
             self._loop(completer, self._ending)
         for fetcher in self._fetchers:
             self._loop(fetcher, self._claiming)
-        for n in range(self._slots.total):
-            worker = Worker(slots=self._slots, executor=executor, endings=self._endings, events=self._events)
-            self._start(f"worker-{n}", worker.work())
+        parts: dict[str, Any] = {"slots": self._slots, "executor": executor, "endings": self._endings}
+        self._workers = [Worker(f"worker-{n}", **parts, events=self._events) for n in range(self._slots.total)]
+        for worker in self._workers:
+            worker.start()
         self.state = "running"
         assert self._lease.worker is not None  # noqa: S101  (the heartbeat has registered it)
         self._events.emit(ProcessStarted(self._lease.worker, self._slots.total, sorted(self._registry.types)))
@@ -202,7 +203,7 @@ class Engine:
         self._heartbeat.hurry()
 
     def _holder(self, task: asyncio.Task[Any]) -> Run | None:
-        return next((s.run for s in list(self._slots.runs.values()) if s.task is task), None)
+        return next((s.run for s in list(self._slots.runs.values()) if s.task is task and not s.ended), None)
 
     def _seen(self, audit: Audit) -> None:
         """Compare, both ways, what Postgres thinks this process runs with what it does run."""
@@ -276,10 +277,8 @@ class Engine:
         fetchers = [self._tasks[f.name] for f in self._fetchers]
         if fetchers:
             await asyncio.wait(fetchers)
-        while not self._slots.inbox.empty():
-            supervision = self._slots.inbox.get_nowait()
-            if supervision is not None:
-                self._endings.offer(unstart(supervision.run), supervision)
+        for supervision in self._slots.inbox.clear():
+            self._endings.offer(unstart(supervision.run), supervision)
 
     async def _say(self, state: str) -> None:
         if self._lease.worker is not None:
@@ -308,17 +307,14 @@ class Engine:
         return len(left)
 
     async def _end_loops(self) -> None:
-        for _ in range(self._slots.total):
-            self._slots.inbox.put_nowait(None)
+        self._slots.inbox.close()
         for part in (*self._upkeep, *self._completers):
             part.wake.set()
         for listener in self._listeners:
             self._tasks.pop(listener.name).cancel()  # they wait for Redis
-        tasks = [task for name, task in self._tasks.items() if not name.startswith("worker-")]
-        _, late = await asyncio.wait(tasks, timeout=WRITE_WAIT)
-        workers = [task for name, task in self._tasks.items() if name.startswith("worker-")]
-        if workers:
-            _, stuck = await asyncio.wait(workers, timeout=0.1)
+        _, late = await asyncio.wait(self._tasks.values(), timeout=WRITE_WAIT)
+        if self._workers:
+            _, stuck = await asyncio.wait([worker.task for worker in self._workers], timeout=0.1)
             late |= stuck
         for supervision in self._slots.stuck:
             if supervision.task is not None:

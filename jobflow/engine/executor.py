@@ -38,7 +38,7 @@ class Supervision:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.task: asyncio.Task[Change] | None = None
+        self.task: asyncio.Task[Any] | None = None  # in which the handler runs
         self.began = time.monotonic()  # when its claim was answered
         self.claimed = boottime()  # the same, by the clock of the lease
         self.deadline = math.inf  # seconds of time.monotonic(); set when the handler starts
@@ -91,9 +91,9 @@ class Executor:
         self._has_elsewhere = has_elsewhere
 
     async def execute(self, run: Run, supervision: Supervision) -> Change:
-        """Run the handler of ``run`` to its end, however it ends.
+        """Run the handler of ``run`` to its end, however it ends, in the task that calls this.
 
-        Raises nothing a handler does; only CancelledError, when the caller itself is cancelled.
+        Raises nothing a handler does. The caller's task may be left cancelled, or with other context variables.
         """
         type = self._registry.get(run.type)
         if type is None:
@@ -104,17 +104,13 @@ class Executor:
             return _fail(run, type.backoff, Failure("PayloadMismatch", _clean(str(error))))
         if supervision.cause is not None:  # stopped while it waited for its turn
             return _stopped(run, type, supervision, None)
-        # A task of its own: stop() can cancel the handler without touching the worker, and context variables that the
-        # handler sets end with it. No asyncio.timeout: the watchdog keeps the deadlines of all runs for less.
-        task = asyncio.get_running_loop().create_task(self._handle(run, type, payload, supervision))
-        supervision.task = task
-        try:
-            change = await task
-        except asyncio.CancelledError:  # the task before its first step, or the worker
-            change = _stopped(run, type, supervision, None)
-        if (worker := asyncio.current_task()) is not None and worker.cancelling():
-            raise asyncio.CancelledError  # the handler may have swallowed what was meant for the worker
-        return change
+        # No asyncio.timeout: the watchdog keeps the deadlines of all runs for less.
+        supervision.task = asyncio.current_task()
+        return await self._handle(run, type, payload, supervision)
+
+    def explain(self, supervision: Supervision, error: BaseException) -> Change:
+        """What becomes of a run whose handler ended with ``error``."""
+        return _raised(supervision.run, self._registry.types[supervision.run.type], supervision, error)
 
     async def _unhandled(self, run: Run) -> Change:
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from jobflow.engine.executor import Supervision
+from jobflow.engine.inbox import Inbox
 from jobflow.engine.loop import Wake
 from jobflow.lifecycle import RESCUES, Run
 
@@ -25,7 +26,7 @@ class Slots:
     def __init__(self, total: int, freed: Wake) -> None:
         self.total = total
         self.runs: dict[Key, Supervision] = {}
-        self.inbox: asyncio.Queue[Supervision | None] = asyncio.Queue()
+        self.inbox = Inbox()
         self._freed = freed
         self._reserved = 0
         self.stuck: set[Supervision] = set()  # handlers that do not end; each has its slot for good
@@ -47,7 +48,7 @@ class Slots:
         count = 0
         for run in runs:
             self.runs[key(run)] = supervision = Supervision(run)
-            self.inbox.put_nowait(supervision)
+            self.inbox.put(supervision)
             count += 1
         return count
 

@@ -290,11 +290,11 @@ async def test_claims_that_never_started_are_handed_back_as_if_they_had_not_been
     quick: Settings, database: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Idle:
-        def __init__(self, **parts: Any) -> None:
-            pass
+        def __init__(self, name: str, **parts: Any) -> None:
+            self.task: asyncio.Task[bool]
 
-        async def work(self) -> None:
-            await asyncio.Event().wait()
+        def start(self) -> None:
+            self.task = asyncio.create_task(asyncio.Event().wait())
 
     monkeypatch.setattr(module, "Worker", Idle)
     app = create_app(quick)
@@ -303,7 +303,7 @@ async def test_claims_that_never_started_are_handed_back_as_if_they_had_not_been
         ids = await running.enqueue(4)
 
         async def claimed() -> int:
-            return running.engine._slots.inbox.qsize()
+            return len(running.engine._slots.inbox)
 
         await until(claimed, lambda n: n == 4, seconds=5)
         await running.engine.drain()

@@ -24,12 +24,7 @@ from tests.support.rows import add_job, ago, status_of
 
 def taken(parts: Parts) -> list[UUID]:
     """Ids in the order in which workers get them."""
-    ids = []
-    while not parts.slots.inbox.empty():
-        supervision = parts.slots.inbox.get_nowait()
-        assert supervision is not None
-        ids.append(supervision.run.id)
-    return ids
+    return [supervision.run.id for supervision in parts.slots.inbox.clear()]
 
 
 async def fill(parts: Parts, *priorities: int) -> None:

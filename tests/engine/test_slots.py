@@ -30,7 +30,7 @@ async def test_a_claim_that_brought_less_gives_the_rest_back() -> None:
     assert slots.free == 4
     slots.fill(slots.reserve(4), [])
     assert slots.free == 4
-    assert slots.inbox.qsize() == 1
+    assert len(slots.inbox) == 1
 
 
 async def test_a_slot_is_free_again_and_somebody_is_woken() -> None:

@@ -3,48 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from jobflow.engine.completer import Endings
+from jobflow.engine.executor import Supervision
 from jobflow.engine.loop import Wake
 from jobflow.engine.slots import Slots
 from jobflow.engine.worker import Worker
 from jobflow.events import Event, Events, RunStarted
-from jobflow.lifecycle import complete, hand_back
+from jobflow.lifecycle import Failure, complete, fail, hand_back
 from tests.support.runs import make_run
 from tests.support.waiting import until
 
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="clean")
+
 
 class Executor:
-    """Waits until it may go on."""
+    """Waits until it may go on, then does what the test wants of a handler."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
+        self.handler: Callable[[Supervision], Awaitable[Any]] | None = None
 
     async def execute(self, run: Any, supervision: Any) -> Any:
         await self.go.wait()
+        if self.handler is not None:
+            await self.handler(supervision)
         return complete(run, b"1")
+
+    def explain(self, supervision: Supervision, error: BaseException) -> Any:
+        return fail(supervision.run, Failure(type(error).__name__, ""), 1.0)
 
 
 def bench_worker(bench: tuple[Slots, Endings, Executor, list[Event]]) -> Worker:
     slots, endings, executor, seen = bench
     events = Events()
     events.subscribe(seen.append)
-    return Worker(slots=slots, executor=executor, endings=endings, events=events)  # type: ignore[arg-type]
+    worker = Worker("w", slots=slots, executor=executor, endings=endings, events=events)  # type: ignore[arg-type]
+    worker.start()
+    return worker
 
 
 @pytest.fixture
 async def bench() -> AsyncIterator[tuple[Slots, Endings, Executor, list[Event]]]:
     slots, seen = Slots(2, Wake()), list[Event]()
     endings, executor = Endings(slots), Executor()
-    task = asyncio.create_task(bench_worker((slots, endings, executor, seen)).work())
+    worker = bench_worker((slots, endings, executor, seen))
     yield slots, endings, executor, seen
-    slots.inbox.put_nowait(None)
-    await asyncio.wait_for(task, 1)  # the end of the inbox is the end of the worker
+    slots.inbox.close()
+    await asyncio.wait_for(worker.task, 1)  # the end of the inbox is the end of the worker
 
 
 async def test_from_the_inbox_to_the_endings(bench: tuple[Slots, Endings, Executor, list[Event]]) -> None:
@@ -76,7 +89,7 @@ async def test_of_jobs_that_lost_two_processes_one_runs_at_a_time(
     """Innocent neighbours of a poison must not be near it when it kills the third process."""
     slots, endings, executor, seen = bench
     first, second = (make_run(id=UUID(int=n), rescues=2) for n in (1, 2))
-    other = asyncio.create_task(bench_worker(bench).work())
+    other = bench_worker(bench)
     slots.fill(slots.reserve(2), [first, second])
 
     async def waiting() -> int:
@@ -94,9 +107,8 @@ async def test_of_jobs_that_lost_two_processes_one_runs_at_a_time(
     await until(started, seconds=1)
     executor.go.set()
     await until(waiting, lambda n: n == 1, seconds=1)
-    slots.inbox.put_nowait(None)
-    slots.inbox.put_nowait(None)
-    await asyncio.wait_for(other, 1)
+    slots.inbox.close()
+    await asyncio.wait_for(other.task, 1)
 
 
 async def test_a_run_that_was_given_up_on_meanwhile_gives_its_slot_back(
@@ -117,3 +129,82 @@ async def test_a_run_that_was_given_up_on_meanwhile_gives_its_slot_back(
 
     await until(free, lambda n: n == 2, seconds=1)
     assert len(endings.waiting) == 0
+
+
+async def tasks_of(
+    bench: tuple[Slots, Endings, Executor, list[Event]], spoil: Callable[[Supervision], Any]
+) -> list[Any]:
+    """What is seen by three handlers, one after the other, of which the second does ``spoil``."""
+    slots, endings, executor, _ = bench
+    seen: list[Any] = []
+
+    async def handler(supervision: Supervision) -> None:
+        await asyncio.sleep(0)  # what is left of a cancellation would strike here
+        seen.append((asyncio.current_task(), VARIABLE.get()))
+        if len(seen) == 2:
+            with suppress(asyncio.CancelledError):
+                await spoil(supervision)
+
+    executor.handler = handler
+    executor.go.set()
+    for n in range(3):
+        slots.fill(slots.reserve(1), [make_run(run_epoch=n)])
+
+        async def done(n: int = n) -> bool:
+            return len(endings.waiting) == n + 1
+
+        await until(done, seconds=1)
+    (first, *_), (second, *_), (third, variable) = seen
+    assert first is second, "a task for each would be expensive"
+    assert variable == "clean"
+    return [second, third]
+
+
+async def test_handlers_share_a_task(bench: tuple[Slots, Endings, Executor, list[Event]]) -> None:
+    second, third = await tasks_of(bench, lambda supervision: asyncio.sleep(0))
+    assert second is third
+
+
+async def test_what_a_handler_sets_does_not_meet_the_next(bench: tuple[Slots, Endings, Executor, list[Event]]) -> None:
+    async def spoil(supervision: Supervision) -> None:
+        VARIABLE.set("spoilt")
+
+    second, third = await tasks_of(bench, spoil)
+    assert second is not third
+
+
+async def test_a_handler_that_was_stopped_leaves_no_cancellation_behind(
+    bench: tuple[Slots, Endings, Executor, list[Event]],
+) -> None:
+    async def spoil(supervision: Supervision) -> None:
+        supervision.task = asyncio.current_task()
+        supervision.stop("timeout")  # and then it does not wait any more: the cancellation is still to come
+
+    second, third = await tasks_of(bench, spoil)
+    assert second is not third
+
+
+async def test_a_handler_that_cancels_its_own_task_harms_nobody_else(
+    bench: tuple[Slots, Endings, Executor, list[Event]],
+) -> None:
+    async def spoil(supervision: Supervision) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    second, third = await tasks_of(bench, spoil)
+    assert second is not third
+
+
+async def test_a_generator_exit_out_of_something_awaited_is_a_failure_like_any_other(
+    bench: tuple[Slots, Endings, Executor, list[Event]],
+) -> None:
+    _, endings, _, _ = bench
+
+    async def spoil(supervision: Supervision) -> None:
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(failed.set_exception, GeneratorExit())
+        await failed
+
+    await tasks_of(bench, spoil)
+    assert [e.change.failure and e.change.failure.type for e in endings.waiting] == [None, "GeneratorExit", None]
