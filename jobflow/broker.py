@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from asyncpg.pgproto import pgproto  # its UUID is a uuid.UUID that is made and hashed in C
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -113,7 +114,7 @@ class Broker:
     async def pop(self, queue: str, now: datetime, want: int) -> Popped:
         ids, fills, next_due = await self._run("pop", self._lanes(queue), [micros(now), want, self.lane_size // 2])
         return Popped(
-            [UUID(bytes=ids[i : i + 16]) for i in range(0, len(ids), 16)],
+            [pgproto.UUID(ids[i : i + 16]) for i in range(0, len(ids), 16)],
             {int(fills[i]): fills[i + 1].decode() for i in range(0, len(fills), 2)},
             moment(int(next_due)) if next_due else None,
         )

@@ -27,12 +27,15 @@ IDLE = 5.0  # seconds; an offer wakes us
 
 
 class Ending:
-    """A change that waits to be written, and when its handler ended."""
+    """A change that waits to be written, and how long its run took.
 
-    __slots__ = ("change", "seconds", "settled")
+    settled: it need not be offered again. status: as it was written, empty until it was accepted.
+    """
+
+    __slots__ = ("change", "seconds", "settled", "status")
 
     def __init__(self, change: Change, seconds: float) -> None:
-        self.change, self.seconds, self.settled = change, seconds, False
+        self.change, self.seconds, self.settled, self.status = change, seconds, False, ""
 
 
 class Endings:
@@ -83,17 +86,20 @@ class Completer:
     async def _write(self, batch: list[Ending]) -> None:
         completed = [e for e in batch if e.change.after is Status.COMPLETED]
         others = [e for e in batch if e.change.after is not Status.COMPLETED]
-        written: dict[int, str] = {}  # place of the ending → status
         try:
             # A repeat after a lost answer is refused by the fence and then recognised as ours.
             await failpoints.reach("complete.ended")
             if completed:
-                ids = await self._store.complete_jobs([e.change for e in completed])
-                written.update((id(e), Status.COMPLETED.value) for e in completed if e.change.run.id in ids)
+                accepted = await self._store.complete_jobs([e.change for e in completed])
+                for ending in completed:
+                    if ending.change.run.id in accepted:
+                        ending.status = Status.COMPLETED.value
             await failpoints.reach("complete.committed")
             if others:
                 rows = await self._store.end_runs([e.change for e in others])
-                written.update((id(e), rows[e.change.run.id]["status"]) for e in others if e.change.run.id in rows)
+                for ending in others:
+                    if ending.change.run.id in rows:
+                        ending.status = rows[ending.change.run.id]["status"]
                 await failpoints.reach("complete.failed")
                 push_open(self._pusher, rows.values())
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
@@ -103,9 +109,8 @@ class Completer:
             # Deadlock, serialization failure, lock timeout: nothing was written, try again.
             raise StoreUnavailable(f"The endings could not be written: {error}") from error
         await failpoints.reach("complete.written")
-        refused = [e for e in batch if id(e) not in written]
-        self._settle([e for e in batch if id(e) in written], written)
-        if refused:
+        await self._settle(batch)
+        if refused := [e for e in batch if not e.status]:
             await self._explain(refused)
 
     async def _write_apart(self, batch: list[Ending], error: Exception) -> None:
@@ -123,7 +128,6 @@ class Completer:
 
     async def _explain(self, refused: list[Ending]) -> None:
         verdicts = await self._store.read_endings([e.change for e in refused])
-        statuses: dict[int, str] = {}
         for ending in refused:
             verdict = verdicts.get(ending.change.run.id, "lost")
             if verdict == "locked":
@@ -132,18 +136,22 @@ class Completer:
             elif verdict in ("mine", Status.COMPLETED):
                 if verdict == Status.COMPLETED and ending.change.after is not Status.COMPLETED:
                     ending.change = complete(ending.change.run, None)  # its handler has committed it: ctx.complete_in
-                statuses[id(ending)] = ending.change.after.value
+                ending.status = ending.change.after.value
             else:
                 ending.settled = True
                 self._slots.release([ending.change.run])
                 self._events.emit(RunRefused(ending.change))
-        self._settle([e for e in refused if id(e) in statuses], statuses)
+        await self._settle(refused)
 
-    def _settle(self, accepted: Sequence[Ending], statuses: dict[int, str]) -> None:
+    async def _settle(self, batch: Sequence[Ending]) -> None:
+        """Free the slots of those that were accepted, and tell: after a turn of the loop, in which the next are asked for."""
+        accepted = [e for e in batch if e.status]
         self._slots.release([e.change.run for e in accepted])
         for ending in accepted:
             ending.settled = True
-            self._events.emit(RunEnded(ending.change, ending.seconds, statuses[id(ending)]))
+        await asyncio.sleep(0)
+        for ending in accepted:
+            self._events.emit(RunEnded(ending.change, ending.seconds, ending.status))
 
     def _again(self, ending: Ending) -> None:
         ending.settled = False

@@ -91,7 +91,7 @@ class Executor:
         self._has_elsewhere = has_elsewhere
 
     async def execute(self, run: Run, supervision: Supervision) -> Change:
-        """Run the handler of ``run`` to its end, however it ends, in the task that calls this.
+        """Run the handler of ``run`` to its end, however it ends, in the caller's task, which is ``supervision.task``.
 
         Raises nothing a handler does. The caller's task may be left cancelled, or with other context variables.
         """
@@ -104,8 +104,6 @@ class Executor:
             return _fail(run, type.backoff, Failure("PayloadMismatch", _clean(str(error))))
         if supervision.cause is not None:  # stopped while it waited for its turn
             return _stopped(run, type, supervision, None)
-        # No asyncio.timeout: the watchdog keeps the deadlines of all runs for less.
-        supervision.task = asyncio.current_task()
         return await self._handle(run, type, payload, supervision)
 
     def explain(self, supervision: Supervision, error: BaseException) -> Change:
@@ -129,7 +127,7 @@ class Executor:
                 enqueue=self._enqueue, complete=self._complete,
             )  # fmt: skip
             arguments = (payload, context)
-        supervision.deadline = time.monotonic() + run.timeout
+        supervision.deadline = time.monotonic() + run.timeout  # kept by the watchdog: asyncio.timeout would cost more
         try:
             if type.runs_in == "loop":
                 supervision.started = True

@@ -50,6 +50,7 @@ class Worker:
                 self._endings.offer(hand_back(run), supervision)
                 return
             await self._slots.alone(supervision)
+        supervision.task = self.task
         self._events.emit(RunStarted(run))
         change = await self._executor.execute(run, supervision)
         self._endings.offer(change, supervision)

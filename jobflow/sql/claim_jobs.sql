@@ -26,4 +26,4 @@ WITH fast AS MATERIALIZED (
   INSERT INTO counter_deltas (queue, before, after, n)
   SELECT $3, before, {processing}, count(*) FROM claimed GROUP BY before
 )
-SELECT id, run_epoch, type, priority, payload, attempt, max_attempts, rescues, timeout, run_at, started_at FROM claimed
+SELECT id, run_epoch, type, priority, payload::text, attempt, max_attempts, rescues, timeout, run_at, started_at FROM claimed

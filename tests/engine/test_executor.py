@@ -67,7 +67,8 @@ class Bench:
         if handler is not None:
             self.registry.job("t", backoff=lambda attempt: 10.0 * attempt)(handler)
         supervision = Supervision(make_run(type="t", **run))
-        return asyncio.ensure_future(self.executor.execute(supervision.run, supervision)), supervision
+        supervision.task = asyncio.ensure_future(self.executor.execute(supervision.run, supervision))
+        return supervision.task, supervision
 
     async def run(self, handler: Handler | None, /, **run: Any) -> Change:
         return await self.start(handler, **run)[0]
@@ -395,9 +396,10 @@ async def test_a_stop_before_the_start_hands_the_claim_back_unspent(bench: Bench
     async def handler(payload: dict[str, Any]) -> Any:
         ran.append(payload)
 
-    task, supervision = bench.start(handler, attempt=2)
+    bench.registry.job("t")(handler)
+    supervision = Supervision(make_run(type="t", attempt=2))
     supervision.stop("drain")
-    change = await task
+    change = await bench.executor.execute(supervision.run, supervision)
     assert (change.cause, change.attempt, change.recorded) == (Cause.RELEASED, 1, False)
 
     assert ran == []
