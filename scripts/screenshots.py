@@ -33,7 +33,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backg
 SIZES = {"desk": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
 THEMES = ("light", "dark")
 TOKEN = "a-token-of-visible-characters"
-BUG = "from jobflow.store import Store\nasync def workers(self): raise ZeroDivisionError\nStore.workers = workers"
+BUG = "from jobflow.store import Store\nasync def get_job(self, id): raise ZeroDivisionError\nStore.get_job = get_job"
 
 Act = Callable[[Page], Awaitable[object]]
 Shot = tuple[str, str, Act | None]  # name, path, what to do there before the picture
@@ -217,7 +217,7 @@ async def visit_locked(gallery: Gallery, url: str) -> None:
     shots: list[Shot] = [
         ("login", "/login?next=/dashboard/workers", None),
         ("login-wrong", "/login", lambda tab: press(tab, "Log in", token="not it")),
-        ("error-500", "/login?next=/dashboard/workers", log_in),
+        ("error-500", "/login?next=/dashboard/jobs/019ab3c2-5d5e-7c1a-9f0e-6b1d2c3e4f50", log_in),
         ("overview", "/dashboard/queues", None),
         ("login-limited", "/login", limited),
     ]
