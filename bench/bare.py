@@ -1,7 +1,7 @@
 """The bare loop: the application's own statements for claim and completion and a pop from Redis, and nothing else.
 
-Two pairs of connections, batches of at most 500. For each job a task, a log line and a result. What the application drains less
-than this is the price of the rest: leases, limits, timeouts, metrics, shutdown, the web. Prints one line of JSON.
+Two pairs of connections, batches of at most 500. For each job a task, a timeout, a log line, counters and a result. What the
+application drains less than this is the price of the rest: leases, limits, slots, shutdown, the web. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import IO, Any, cast
 from uuid import UUID, uuid4
@@ -20,7 +21,7 @@ import msgspec
 import redis.asyncio
 import uvloop
 
-from bench.machine import own_cpu
+from bench.processes import Meter
 from jobflow.statements import SQL
 
 BATCH = 500
@@ -57,6 +58,7 @@ class Pair:
         self._slots = slots
         self._log = log
         self._worker = uuid4()
+        self._counts: Counter[tuple[str, str]] = Counter()
         self._claimed: asyncio.Queue[list[asyncpg.Record]] = asyncio.Queue(1)
         self.completed = 0
 
@@ -93,7 +95,10 @@ class Pair:
     async def _job(self, row: asyncpg.Record) -> Done:
         began = time.monotonic()
         json.loads(row["payload"])
-        result = msgspec.json.encode(await noop()).decode()
+        async with asyncio.timeout(row["timeout"]):
+            value = await noop()
+        result = msgspec.json.encode(value).decode()
+        self._counts[row["type"], "completed"] += 1
         line = {
             "event": "job.completed",
             "job_id": row["id"],
@@ -125,6 +130,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--postgres", type=int, required=True, help="process id, for its processor time")
+    parser.add_argument("--redis", type=int, required=True, help="process id")
     args = parser.parse_args()
     database_url = os.environ["DATABASE_URL"]
     client = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
@@ -132,14 +139,14 @@ async def main() -> None:
     with args.log.open("wb", buffering=65536) as log:
         slots = Slots(args.slots)
         pairs = [Pair(client, slots, log) for _ in range(2)]
-        began, cpu = time.perf_counter(), own_cpu()
+        meter = Meter(app=os.getpid(), postgres=args.postgres, redis=args.redis)
         await asyncio.gather(*(pair.run(database_url) for pair in pairs))
-        seconds = time.perf_counter() - began
+        figures = meter.read(count)
     await client.aclose()
     completed = sum(pair.completed for pair in pairs)
     if completed != count:
         raise SystemExit(f"the bare loop completed {completed} of {count} jobs")
-    print(json.dumps({"cpu": (own_cpu() - cpu) / seconds}))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Private servers, databases that begin empty, the application as a process of its own, and how steady the machine is."""
+"""Private servers, databases that begin empty, and the application as a process of its own."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 import json
 import os
 import platform
-import resource
+import secrets
 import shutil
 import signal
-import statistics
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -27,41 +27,68 @@ import asyncpg
 import redis
 import uuid_utils
 
-from bench.processes import cpu_of
+from bench.processes import cpu_of, end_with_us, memory_of
 from jobflow.embedded import Servers
+from jobflow.embedded.valkey import Valkey
 from jobflow.lifecycle import NewJob
 from jobflow.migrate import upgrade
 from jobflow.pool import Pool
 from jobflow.store import Store
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# Whoever looks on takes the planner as Postgres ships it, and has time; Jobflow's role has neither.
+ONLOOKER = dict.fromkeys(("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan"), "on") | {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+}
 
 
 class Machine:
-    """Two servers; ``fresh()`` gives an empty migrated database and an empty Redis on them."""
+    """Two servers, and databases on them that come and go."""
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str) -> None:
+    def __init__(self, folder: Path, servers: Servers) -> None:
+        assert servers.postgres is not None
+        assert servers.valkey is not None
         self.folder = folder
-        self.database_url = database_url
-        self.redis_url = redis_url
+        self.postgres, self.valkey = servers.postgres, servers.valkey
+        self.database_url, self.redis_url = self.postgres.url, self.valkey.url
+        self._second: Servers | None = None
         self._count = 0
-        self._last = ""
 
-    def fresh(self, *, beside: bool = False, migrated: bool = True) -> str:
-        """The url of a new database, like the one a first start makes; the last one goes, but for ``beside``."""
-        with redis.Redis.from_url(self.redis_url) as client:
-            client.flushall()
+    @property
+    def postgres_pid(self) -> int:
+        assert self.postgres.process is not None
+        return self.postgres.process.pid
+
+    @property
+    def redis_pid(self) -> int:
+        assert self.valkey.process is not None
+        return self.valkey.process.pid
+
+    @contextmanager
+    def database(self, *, migrated: bool = True) -> Iterator[str]:
+        """The url of a new database, like the one a first start makes; it goes with the block."""
         self._count += 1
         parts = urlsplit(self.database_url)
-        admin = parts._replace(netloc=f"postgres:{parts.password}@{parts.hostname}:{parts.port}", path="/postgres")
         name = f"bench_{self._count}"
-        drop = [f"DROP DATABASE {self._last} WITH (FORCE)"] if self._last and not beside else []
-        asyncio.run(execute(admin.geturl(), *drop, f"CREATE DATABASE {name} OWNER {parts.username}", "CHECKPOINT"))
-        self._last = name
+        self._administer(f"CREATE DATABASE {name} OWNER {parts.username}")
+        self.checkpoint()
         url = parts._replace(path=f"/{name}").geturl()
-        if migrated:
-            asyncio.run(upgrade(url))
-        return url
+        try:
+            if migrated:
+                asyncio.run(upgrade(url))
+            yield url
+        finally:
+            self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def checkpoint(self) -> None:
+        """Write what was changed so far: else it would be written during what is measured next."""
+        self._administer("CHECKPOINT")
+
+    def _administer(self, statement: str) -> None:
+        parts = urlsplit(self.database_url)
+        admin = parts._replace(netloc=f"postgres:{parts.password}@{parts.hostname}:{parts.port}", path="/postgres")
+        asyncio.run(execute(admin.geturl(), statement))
 
     @contextmanager
     def app(self, database_url: str, *, tree: Path = CHECKOUT, **settings: Any) -> Iterator[App]:
@@ -72,24 +99,53 @@ class Machine:
         finally:
             app.stop()
 
-    def versions(self) -> str:
-        postgres = asyncio.run(fetch(self.database_url, "SHOW server_version"))
+    def second_valkey(self) -> Valkey:
+        """Another one, for an instance beside another: what they publish would reach each other."""
+        if self._second is None:
+            self._second = Servers(self.folder / "second", database_url=self.database_url)
+            self._second.start()
+        assert self._second.valkey is not None
+        return self._second.valkey
+
+    def close(self) -> None:
+        if self._second is not None:
+            self._second.stop()
+
+    def versions(self) -> dict[str, str]:
+        """What runs, by name."""
         with redis.Redis.from_url(self.redis_url) as client:
             info: Any = client.info("server")
-        server = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
+        redis_name = "Valkey" if "valkey_version" in info else "Redis"
         names = ("litestar", "uvicorn", "uvloop", "asyncpg", "msgspec", "redis", "sqlalchemy")
-        packages = ", ".join(f"{name} {version(name)}" for name in names)
-        return f"Python {platform.python_version()}, PostgreSQL {postgres}, {server}; {packages}"
+        return {
+            "Python": platform.python_version(),
+            "PostgreSQL": asyncio.run(fetch(self.database_url, "SHOW server_version")),
+            redis_name: info.get("valkey_version") or info["redis_version"],
+            **{name: version(name) for name in names},
+        }
+
+    def describe(self) -> str:
+        """A line for people."""
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions().items())
+        return f"{os.cpu_count()} cores; {versions}"
 
 
 @contextmanager
 def machine(data: str | None) -> Iterator[Machine]:
-    """Servers of this run alone, with their durable settings, on a disk; gone when it ends."""
+    """Servers of this run alone, with their durable settings, on a disk; gone when it ends.
+
+    data: folder for their data; None: the temporary folder.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was started is ended then, too
     folder = Path(tempfile.mkdtemp(prefix="jobflow-bench-", dir=data))
     servers = Servers(folder / "data")
     try:
-        urls = servers.start(lambda sentence: print(sentence, file=sys.stderr))
-        yield Machine(folder, urls.database_url, urls.redis_url)
+        servers.start(lambda sentence: print(sentence, file=sys.stderr))
+        made = Machine(folder, servers)
+        try:
+            yield made
+        finally:
+            made.close()
     finally:
         servers.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,11 +169,25 @@ class App:
             "JOBFLOW_LOG_FORMAT": "json",
             **{name: str(value) for name, value in settings.items()},
         }
-        with log.open("wb") as file:  # its working folder has no .env
-            env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(tree), env.get("PYTHONPATH"))))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(tree), env.get("PYTHONPATH"))))
+        self._env = env
+        self.start()
+
+    def start(self) -> None:
+        """Start it, also again after its end, on the same port."""
+        with self.log.open("wb") as file:  # its working folder has no .env
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jobflow", "serve"], env=env, cwd=log.parent, stdout=file, stderr=file
+                [sys.executable, "-m", "jobflow", "serve"],
+                env=self._env,
+                cwd=self.log.parent,
+                stdout=file,
+                stderr=file,
+                preexec_fn=end_with_us,
             )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def wait_until_ready(self) -> None:
         url = f"http://127.0.0.1:{self.port}/readyz"
@@ -139,14 +209,16 @@ class App:
 
     def cpu(self) -> float:
         """Seconds of processor time so far."""
-        return cpu_of(self._process.pid)
+        return cpu_of(self.pid)
 
     def peak_memory(self) -> float:
         """MB."""
-        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
-        return 0.0
+        return memory_of(self.pid, peak=True)
+
+    def kill(self) -> None:
+        """As by kill -9."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         if self._process.poll() is None:
@@ -154,23 +226,20 @@ class App:
             try:
                 self._process.wait(60)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self.kill()
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
 
 
-def child(module: str, *args: str, **env: str) -> dict[str, Any]:
-    """Run a module of this package in a process of its own; its last line is JSON."""
+def child(module: str, *args: object, **env: str) -> dict[str, Any]:
+    """Run a module of this package in a process of its own; its last line is JSON. Raises SystemExit: it failed."""
     done = subprocess.run(
-        [sys.executable, "-m", module, *args],
+        [sys.executable, "-m", module, *map(str, args)],
         env=os.environ | env,
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,
@@ -184,7 +253,7 @@ def child(module: str, *args: str, **env: str) -> dict[str, Any]:
 
 
 async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url, ssl=False)
+    connection = await asyncpg.connect(url, ssl=False, server_settings=ONLOOKER)
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -193,66 +262,40 @@ async def execute(url: str, *statements: str) -> None:
 
 
 async def fetch(url: str, statement: str) -> Any:
-    connection = await asyncpg.connect(url, ssl=False)
+    connection = await asyncpg.connect(url, ssl=False, server_settings=ONLOOKER)
     try:
         return await connection.fetchval(statement)
     finally:
         await connection.close()
 
 
-def new_jobs(count: int) -> Iterator[NewJob]:
+def new_jobs(count: int, type: str = "noop", padding: int = 0) -> Iterator[NewJob]:
+    """``padding``: bytes that each payload has more, and that do not compress."""
+    padded = b',"padding":"%b"' % secrets.token_urlsafe(padding)[:padding].encode() if padding else b""
     for n in range(count):
         yield NewJob(
             id=UUID(int=uuid_utils.uuid7().int),
-            type="noop",
+            type=type,
             queue="default",
             priority=5,
-            payload=b'{"number":%d,"to":"user@example.com","subject":"Hello"}' % n,
+            payload=b'{"number":%d,"to":"user@example.com","subject":"Hello"%b}' % (n, padded),
             max_attempts=5,
             timeout=60.0,
         )
 
 
-def preload(url: str, count: int) -> list[UUID]:
+def preload(url: str, count: int, type: str = "noop", padding: int = 0) -> list[UUID]:
     """Commit ``count`` jobs that are ready, by the statement the API uses. Redis knows nothing of them."""
+    page = 5_000 if padding < 1_000 else 500
 
     async def go() -> None:
         pool = Pool(url, shares={"bench": 1})
         store = Store(pool, "bench")
         await store.add_queues(["default"])
-        for first in range(0, count, 5_000):
-            await store.insert_jobs(jobs[first : first + 5_000])
+        for first in range(0, count, page):
+            await store.insert_jobs(jobs[first : first + page])
         await pool.close()
 
-    jobs = list(new_jobs(count))
+    jobs = list(new_jobs(count, type, padding))
     asyncio.run(go())
     return [job.id for job in jobs]
-
-
-def steadiness() -> tuple[float, float]:
-    """How fast a fixed piece of Python runs (ms) and how long a write to the disk takes (ms): both should not vary."""
-    began = time.perf_counter()
-    sum(n * n % 7 for n in range(400_000))
-    spin = time.perf_counter() - began
-    with tempfile.TemporaryFile() as file:
-        began = time.perf_counter()
-        for _ in range(20):
-            file.write(b"x" * 8192)
-            file.flush()
-            os.fsync(file.fileno())
-        sync = (time.perf_counter() - began) / 20
-    return spin * 1e3, sync * 1e3
-
-
-def own_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def spread(values: Iterable[float]) -> tuple[float, float, float]:
-    ordered = sorted(values)
-    return ordered[0], statistics.median(ordered), ordered[-1]
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]

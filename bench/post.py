@@ -8,15 +8,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
 import time
 from typing import cast
 
 import uvloop
 
-from bench.machine import own_cpu, percentile
-
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+from bench.client import LENGTH, post_bulk, post_job
+from bench.figures import own_cpu, percentile
 
 
 class Connection(asyncio.Protocol):
@@ -79,26 +77,16 @@ class Run:
             self.done.set_result(None)
 
 
-def request(port: int, bulk: int) -> bytes:
-    job = {"type": "noop", "payload": {"to": "user@example.com", "subject": "Hello"}}
-    path, body = ("/jobs/bulk", json.dumps({"jobs": [job] * bulk})) if bulk else ("/jobs", json.dumps(job))
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return (head + body).encode()
-
-
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--requests", type=int, required=True)
-    parser.add_argument("--bulk", type=int, default=0)
+    parser.add_argument("--bulk", type=int, default=0, help="jobs in each request; 0: POST /jobs")
     args = parser.parse_args()
-    run = Run(request(args.port, args.bulk), args.requests, args.connections)
+    run = Run(post_bulk(args.bulk) if args.bulk else post_job(), args.requests, args.connections)
     loop = asyncio.get_running_loop()
-    began, cpu = time.perf_counter(), own_cpu()
+    at, began, cpu = time.time(), time.perf_counter(), own_cpu()
     for _ in range(args.connections):
         await loop.create_connection(lambda: Connection(run), "127.0.0.1", args.port)
     await run.done
@@ -110,7 +98,8 @@ async def main() -> None:
         "rate": args.requests * max(args.bulk, 1) / seconds,
         "p50": percentile(ordered, 0.5) * 1e3,
         "p99": percentile(ordered, 0.99) * 1e3,
-        "cpu": (own_cpu() - cpu) / seconds,
+        "client": (own_cpu() - cpu) / seconds,
+        "began": at,
     }
     print(json.dumps(figures))
 

@@ -20,9 +20,9 @@ from typing import cast
 
 import uvloop
 
-from bench.machine import own_cpu
+from bench.client import LENGTH
+from bench.figures import own_cpu
 
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 PTAG = re.compile(rb"\r\nhx-ptag: *(\w+)", re.IGNORECASE)
 EVENT = re.compile(rb"^event: (\w+)", re.MULTILINE)
 REGION = re.compile(r'data-region hx-get="([^"]*)".*?hx-trigger="([^"]*)"', re.DOTALL)

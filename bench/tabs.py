@@ -7,65 +7,23 @@ each, as a browser would; see ``tab.py``.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
-import redis
 from rich.console import Console
 from rich.table import Table
 
 from bench import machine
-from bench.machine import App, Machine
+from bench.figures import Figures, percentile, spread
+from bench.instance import Instance, instance
 
-CONCURRENCY = 500
-TIMEOUT = 300.0  # seconds for one drain
 PEOPLE = 10  # sessions that the tabs are spread over
 BAR, LATENCY_BAR = 0.90, 150.0  # of the throughput without tabs · ms, p99 of what the tabs fetch
-
-RATE = "SELECT count(*) / extract(epoch FROM max(finished_at) - min(finished_at)) FROM jobs_done WHERE id >= '{first}'"
-ENDS = "SELECT extract(epoch FROM {least}(finished_at)) FROM jobs_done WHERE id >= '{first}'"
-
-
-class Instance:
-    """One application process that stays up, with a database and a Redis database of its own."""
-
-    def __init__(self, machine_: Machine, number: int) -> None:
-        self.url = machine_.fresh(beside=True)
-        self.redis_url = urlsplit(machine_.redis_url)._replace(path=f"/{number}").geturl()
-        self.app = App(
-            machine_.folder / f"app{number}.log", self.url, self.redis_url, {"WORKER_CONCURRENCY": CONCURRENCY}
-        )
-
-    def drain(self, jobs: int) -> dict[str, float]:
-        """Let ``jobs`` that wait run, all at once: the queue is paused while they are stored."""
-        execute(self.url, "INSERT INTO queues (name) VALUES ('default') ON CONFLICT DO NOTHING")
-        execute(self.url, "UPDATE queues SET paused_at = now()")
-        first = machine.preload(self.url, jobs)[0]
-        with redis.Redis.from_url(self.redis_url) as client:
-            client.flushdb()  # no lane is open, so the jobs are found in Postgres
-        execute(self.url, "VACUUM (ANALYZE) jobs")
-        time.sleep(1.5)  # what the tabs heard of the storing is over
-        cpu, began = self.app.cpu(), time.perf_counter()
-        execute(self.url, "UPDATE queues SET paused_at = NULL")
-        while fetch(self.url, "SELECT EXISTS (SELECT FROM jobs)"):
-            self.app.check()
-            if time.perf_counter() - began > TIMEOUT:
-                raise SystemExit(f"The drain did not end within {TIMEOUT:.0f} s.")
-            time.sleep(0.25)
-        cpu = self.app.cpu() - cpu
-        done = fetch(self.url, f"SELECT count(*) FROM jobs_done WHERE id >= '{first}'")
-        if done != jobs:
-            raise SystemExit(f"{done} of {jobs} jobs were completed.")
-        times = {least: fetch(self.url, ENDS.format(least=least, first=first)) for least in ("min", "max")}
-        return {"rate": float(fetch(self.url, RATE.format(first=first))), "cpu": cpu, **times}
 
 
 class Tabs:
@@ -94,32 +52,30 @@ def pages(count: int, jobs: list[str]) -> list[str]:
     return shown + [lists[n % len(lists)] for n in range(count - len(shown))]
 
 
-def execute(url: str, *statements: str) -> None:
-    asyncio.run(machine.execute(url, *statements))
-
-
-def fetch(url: str, statement: str) -> Any:
-    return asyncio.run(machine.fetch(url, statement))
-
-
-def watched(instance: Instance, jobs: int, tabs: int) -> dict[str, Any]:
+def watched(app: Instance, jobs: int, tabs: int) -> dict[str, Any]:
     """A drain with tabs open, and what those fetched between its first and its last ending."""
-    kept = fetch(instance.url, "SELECT array_agg(id::text) FROM (SELECT id FROM jobs_done LIMIT 2) kept")
-    opened = Tabs(instance.app.port, tabs, kept)
+    kept = app.database.fetch("SELECT array_agg(id::text) FROM (SELECT id FROM jobs_done LIMIT 2) kept")
+    opened = Tabs(app.app.port, tabs, kept)
     try:
-        figures: dict[str, Any] = instance.drain(jobs)
+        figures: dict[str, Any] = drain(app, jobs)
     finally:
         heard = opened.close()
     if heard["streams"] != tabs or set(heard["statuses"]) - {"200", "304"}:
         raise SystemExit(f"Not what tabs should see: {heard['streams']} streams, answers {heard['statuses']}")
-    during = [seconds for at, seconds in heard["sent"] if figures["min"] <= at <= figures["max"]]
-    seconds = figures["max"] - figures["min"]
+    during = [seconds for at, seconds in heard["sent"] if figures["first"] <= at <= figures["last"]]
+    seconds = figures["last"] - figures["first"]
     return figures | {
         "latencies": during,
         "fetches": len(during) / seconds,
         "client": heard["cpu"] / heard["seconds"],
         "statuses": heard["statuses"],
     }
+
+
+def drain(app: Instance, jobs: int) -> Figures:
+    app.load(jobs)
+    time.sleep(1.5)  # what the tabs heard of the storing is over
+    return app.drain(jobs)
 
 
 def add_command(commands: Any) -> None:
@@ -136,41 +92,41 @@ def run(args: argparse.Namespace) -> None:
     if args.quick:
         args.jobs, args.pairs = 30_000, 2
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120, highlight=False)
-    plain: list[dict[str, Any]] = []
+    plain: list[Figures] = []
     with_tabs: list[dict[str, Any]] = []
     with machine.machine(args.data) as machine_, ExitStack() as stack:
-        console.print(f"{machine_.versions()}\n{os.cpu_count()} cores, {args.jobs:,} jobs, {args.tabs} tabs\n")
-        instances = [Instance(machine_, number) for number in range(2)]
-        for instance in instances:
-            stack.callback(instance.app.stop)
-            instance.app.wait_until_ready()
-            instance.drain(2_000)  # warm, and there are jobs to look at
+        console.print(f"{machine_.describe()}\n{args.jobs:,} jobs, {args.tabs} tabs\n")
+        alone = stack.enter_context(instance(machine_, WORKER_CONCURRENCY=500))
+        seen = stack.enter_context(instance(machine_, valkey=machine_.second_valkey(), WORKER_CONCURRENCY=500))
+        for app in (alone, seen):
+            drain(app, 2_000)  # warm, and there are jobs to look at
         for number in range(args.pairs):
-            plain.append(instances[0].drain(args.jobs))
-            with_tabs.append(watched(instances[1], args.jobs, args.tabs))
+            plain.append(drain(alone, args.jobs))
+            with_tabs.append(watched(seen, args.jobs, args.tabs))
             a, b = plain[-1], with_tabs[-1]
             console.print(
                 f"pair {number + 1}: {a['rate']:8,.0f} jobs/s without, {b['rate']:8,.0f} with tabs: "
-                f"{b['rate'] / a['rate']:.2f}   app CPU {a['cpu']:.2f} / {b['cpu']:.2f} s, {b['fetches']:.0f} fetches/s, "
-                f"tabs' own CPU {b['client']:.0%} of a core, slowest {max(b['latencies'], default=0) * 1e3:.0f} ms"
+                f"{b['rate'] / a['rate']:.2f}   app CPU {a['app_cpu']:.3f} / {b['app_cpu']:.3f} s for 1,000 jobs, "
+                f"{b['fetches']:.0f} fetches/s, tabs' own CPU {b['client']:.0%} of a core, "
+                f"slowest {max(b['latencies'], default=0) * 1e3:.0f} ms"
             )
     console.print(table(plain, with_tabs))
 
 
-def table(plain: list[dict[str, Any]], with_tabs: list[dict[str, Any]]) -> Table:
+def table(plain: list[Figures], with_tabs: list[dict[str, Any]]) -> Table:
     made = Table("measured", "min", "median", "max", "bar", "")
     for column in made.columns[1:4]:
         column.justify = "right"
     for title, rounds in (("jobs/s without tabs", plain), ("jobs/s with tabs", with_tabs)):
-        made.add_row(title, *(f"{value:,.0f}" for value in machine.spread(each["rate"] for each in rounds)))
-    ratios = machine.spread(b["rate"] / a["rate"] for a, b in zip(plain, with_tabs, strict=True))
+        made.add_row(title, *(f"{value:,.0f}" for value in spread(each["rate"] for each in rounds)))
+    ratios = spread(b["rate"] / a["rate"] for a, b in zip(plain, with_tabs, strict=True))
     verdict = "held" if ratios[1] >= BAR else "MISSED"
     made.add_row("of the throughput without", *(f"{value:.3f}" for value in ratios), f"≥ {BAR:.2f}", verdict)
     latencies = sorted(seconds * 1e3 for each in with_tabs for seconds in each["latencies"])
-    p50, p99 = (machine.percentile(latencies, share) for share in (0.5, 0.99))
+    p50, p99 = (percentile(latencies, share) for share in (0.5, 0.99))
     verdict = "held" if p99 <= LATENCY_BAR else "MISSED"
     made.add_row("fetches, ms: p50, p99, max", f"{p50:.1f}", f"{p99:.1f}", f"{latencies[-1]:.1f}", "p99 ≤ 150", verdict)
-    fetches = machine.spread(each["fetches"] for each in with_tabs)
+    fetches = spread(each["fetches"] for each in with_tabs)
     made.add_row("fetches/s", *(f"{value:.0f}" for value in fetches))
     statuses = sum((Counter(each["statuses"]) for each in with_tabs), Counter[str]())
     made.caption = f"{len(latencies)} fetches during the drains; all answers: {dict(statuses)}"

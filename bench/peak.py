@@ -1,0 +1,46 @@
+"""While a drain runs at its peak: how long POSTs and pages take, and how late the event loop is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from bench.figures import Figures, percentile
+from bench.instance import instance
+from bench.machine import CHECKOUT, Machine
+
+
+def peak(machine_: Machine, jobs: int) -> Figures:
+    """Milliseconds, of what was asked between the first and the last ending."""
+    lag = machine_.folder / "lag.json"
+    with instance(machine_, WORKER_CONCURRENCY=500, BENCH_LAG=lag) as app:
+        app.load(jobs)
+        command = [sys.executable, "-m", "bench.pace", "--port", str(app.app.port)]
+        asking = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            figures = app.drain(jobs)
+        finally:
+            answer, _ = asking.communicate()
+    if asking.returncode:
+        raise SystemExit(f"bench.pace failed with {asking.returncode}")
+    heard: dict[str, Any] = json.loads(answer)
+    heard["lag"] = json.loads(lag.read_text())
+    for name in ("posts", "pages", "lag"):
+        during = sorted(s * 1e3 for at, s in heard[name] if figures["first"] <= at <= figures["last"])
+        figures |= summary(name, during)
+    return figures | {"client": heard["client"]}
+
+
+def summary(name: str, milliseconds: list[float]) -> Figures:
+    """milliseconds: ascending. Raises SystemExit: the drain was too short to see anything."""
+    if not milliseconds:
+        raise SystemExit(f"No {name} were seen while the drain ran: it needs more jobs.")
+    p50, p99 = percentile(milliseconds, 0.5), percentile(milliseconds, 0.99)
+    return {
+        f"{name}_p50": p50,
+        f"{name}_p99": p99,
+        f"{name}_most": milliseconds[-1],
+        f"{name}_count": len(milliseconds),
+    }
