@@ -26,7 +26,7 @@ WAKE_CHANNEL = "jf:wake"
 HINT_CHANNEL = "jf:hint"
 SUBSCRIBED = ""  # no queue has this name
 TIMEOUT = 3.0  # seconds for any answer
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 LAST = 2**53 - 1  # the last microsecond that a score holds exactly, and that has the 16 digits the scripts cut by
 
 
@@ -44,7 +44,7 @@ def window_key(client: str) -> str:
 
 def micros(moment: datetime) -> int:
     """Whole microseconds since 1970, without a float on the way; what is later than the year 2255 counts as LAST."""
-    return min((moment - EPOCH) // timedelta(microseconds=1), LAST)
+    return min((moment - EPOCH) // MICROSECOND, LAST)
 
 
 def moment(micros: int) -> datetime:

@@ -10,8 +10,13 @@ local function tail(score, id)
 end
 redis.call('HDEL', KEYS[2], 'l' .. p)
 local rows = ARGV[5]
-for i = 1, #rows, 32 do
-  redis.call('ZADD', KEYS[1], 'NX', string.sub(rows, i, i + 15), string.sub(rows, i + 16, i + 31))
+for first = 1, #rows, 32 * 500 do -- one call for many: each costs as much as several rows
+  local some = {}
+  for i = first, math.min(first + 32 * 500, #rows) - 1, 32 do
+    some[#some + 1] = string.sub(rows, i, i + 15)
+    some[#some + 1] = string.sub(rows, i + 16, i + 31)
+  end
+  redis.call('ZADD', KEYS[1], 'NX', unpack(some))
 end
 redis.call('HSET', KEYS[2], p, full and tail(string.sub(rows, -32, -17), string.sub(rows, -16)) or '+')
 local excess = redis.call('ZCARD', KEYS[1]) - cap

@@ -3,7 +3,7 @@
 -- Returns: id, queue, priority, before of each that was stopped or asked
 -- One statement for both: between two a job could start, or end, and neither would stop it.
 WITH wanted AS MATERIALIZED (
-  SELECT j.id, j.queue, j.priority, j.status FROM unnest($1::uuid[]) AS w (id) JOIN jobs j ON j.id = w.id
+  SELECT j.id, j.queue, j.priority, j.status FROM unnest((SELECT $1::uuid[])) AS w (id) JOIN jobs j ON j.id = w.id
   WHERE j.status || '' IN ({cancellable}) OR ($3 AND j.status || '' = {processing} AND j.cancel_requested_at IS NULL)
   ORDER BY j.id FOR UPDATE OF j
 ), moved AS (

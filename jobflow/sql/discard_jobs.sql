@@ -2,7 +2,7 @@
 -- $1 uuid[] id
 -- Returns: id, queue, priority, before
 WITH wanted AS MATERIALIZED (
-  SELECT j.id, j.queue, j.priority, j.status FROM unnest($1::uuid[]) AS w (id) JOIN jobs j ON j.id = w.id
+  SELECT j.id, j.queue, j.priority, j.status FROM unnest((SELECT $1::uuid[])) AS w (id) JOIN jobs j ON j.id = w.id
   WHERE j.status || '' IN ({discardable}) ORDER BY j.id FOR UPDATE OF j
 ), moved AS (
   UPDATE jobs j SET status = {dead_letter}, cancel_reason = NULL, finished_at = now(), updated_at = now(),

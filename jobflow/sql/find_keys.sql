@@ -2,5 +2,5 @@
 -- $1 bigint owner · $2 text[] key
 -- Returns: key, fingerprint, job_ids, created_at
 SELECT k.key, k.fingerprint, k.job_ids, k.created_at
-FROM unnest($2::text[]) AS w (key) JOIN idempotency_keys k ON k.owner = $1 AND k.key = w.key
+FROM unnest((SELECT $2::text[])) AS w (key) JOIN idempotency_keys k ON k.owner = $1 AND k.key = w.key
 WHERE k.expires_at > now()

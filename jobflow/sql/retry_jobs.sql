@@ -2,7 +2,7 @@
 -- $1 uuid[] id
 -- Returns: id, queue, priority, run_at, before
 WITH wanted AS MATERIALIZED (
-  SELECT j.id, j.queue, j.status FROM unnest($1::uuid[]) AS w (id) JOIN jobs j ON j.id = w.id
+  SELECT j.id, j.queue, j.status FROM unnest((SELECT $1::uuid[])) AS w (id) JOIN jobs j ON j.id = w.id
   WHERE j.status || '' IN ({retryable}) ORDER BY j.id FOR UPDATE OF j
 ), moved AS (
   UPDATE jobs j

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+import anyio
 import pytest
 
 from jobflow.engine.completer import Endings
@@ -208,3 +209,23 @@ async def test_a_generator_exit_out_of_something_awaited_is_a_failure_like_any_o
 
     await tasks_of(bench, spoil)
     assert [e.change.failure and e.change.failure.type for e in endings.waiting] == [None, "GeneratorExit", None]
+
+
+async def test_a_handlers_own_timeouts_and_task_groups_end_with_it(
+    bench: tuple[Slots, Endings, Executor, list[Event]],
+) -> None:
+    async def spoil(supervision: Supervision) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        with suppress(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.Event().wait())
+                group.create_task(failing())
+        with anyio.move_on_after(0.01):
+            await anyio.sleep_forever()
+
+    async def failing() -> None:
+        raise ValueError
+
+    await tasks_of(bench, spoil)  # the third one is not struck by anything
