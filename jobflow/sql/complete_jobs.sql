@@ -2,9 +2,11 @@
 -- $1 uuid[] id · $2 bigint[] run_epoch · $3 uuid[] worker · $4 text[] result (JSON or NULL)
 -- Returns: id of each that was accepted
 -- SKIP LOCKED: a row that somebody holds for long (a person's transaction) must not stop the other endings.
+-- `(SELECT …)` as in claim_jobs: by primary key, however many there are.
 WITH ended AS MATERIALIZED (
   SELECT j.id, e.result
-  FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[]) AS e (id, run_epoch, worker, result)
+  FROM unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::uuid[]), (SELECT $4::text[]))
+    AS e (id, run_epoch, worker, result)
     JOIN jobs j ON j.id = e.id
   WHERE j.status || '' = {processing} AND j.run_epoch = e.run_epoch AND j.locked_by = e.worker
   ORDER BY j.id FOR UPDATE OF j SKIP LOCKED

@@ -5,11 +5,13 @@
 -- $14 boolean revoke: raise the epoch, because somebody other than the run's own worker ends it
 -- Returns: id, queue, priority, status, run_at of each that was accepted
 -- A cancel request wins over every ending but success, be it a release, a snooze, a rescue or the last failure.
+-- `(SELECT …)` as in claim_jobs: by primary key, however many there are.
 WITH ended AS MATERIALIZED (
   SELECT e.*, j.attempt AS run_attempt, j.started_at, j.queue, j.priority,
          CASE WHEN j.cancel_requested_at IS NOT NULL THEN {cancelled} ELSE e.after END AS status
-  FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::int[], $7::int[], $8::float8[],
-              $9::text[], $10::text[], $11::text[], $12::text[], $13::boolean[])
+  FROM unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::uuid[]), (SELECT $4::text[]), (SELECT $5::text[]),
+              (SELECT $6::int[]), (SELECT $7::int[]), (SELECT $8::float8[]), (SELECT $9::text[]), (SELECT $10::text[]),
+              (SELECT $11::text[]), (SELECT $12::text[]), (SELECT $13::boolean[]))
     AS e (id, run_epoch, worker, after, cause, attempt, rescues, delay, reason, error_type, error_message, traceback, recorded)
     JOIN jobs j ON j.id = e.id
   WHERE j.status || '' = {processing} AND j.run_epoch = e.run_epoch AND j.locked_by = e.worker

@@ -9,7 +9,7 @@ SELECT e.id, CASE
     WHEN d.run_epoch = e.run_epoch AND d.locked_by = e.worker THEN {completed}
     WHEN a.outcome NOT IN ({losses}) THEN 'mine'
     ELSE 'lost' END AS verdict
-FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS e (id, run_epoch, worker)
+FROM unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::uuid[])) AS e (id, run_epoch, worker)
   LEFT JOIN jobs j ON j.id = e.id
   LEFT JOIN jobs_done d ON d.id = e.id
   LEFT JOIN job_attempts a ON a.job_id = e.id AND a.run_epoch = e.run_epoch AND a.worker = e.worker
