@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from alembic import command
 from sqlalchemy import inspect, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -18,6 +21,7 @@ from tests.support.commands import free_port
 from tests.support.servers import admin_url, ask
 
 OURS = set(tables.metadata.tables)
+ROOT = Path(__file__).parent.parent
 
 
 async def settings_of(url: str) -> dict[str, str]:
@@ -50,6 +54,29 @@ async def test_five_processes_that_start_at_once_migrate_once(empty_url: str) ->
     assert await asyncio.wait_for(started, 60) == [head()] * 5
     assert [head()] == await ask(empty_url, REVISION)
     assert await settings_of(empty_url) == ROLE
+
+
+async def test_indexes_that_were_built_beforehand_are_taken_over(empty_url: str) -> None:
+    """As docs/operating.md says, so that nobody waits on a big table."""
+
+    def first(connection: Any) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    engine = create_async_engine(sqlalchemy_url(empty_url))
+    async with engine.begin() as connection:
+        await connection.run_sync(first)
+    await engine.dispose()
+    for statement in re.findall(
+        r"CREATE INDEX CONCURRENTLY.*?(?=;|', inhrelid)", (ROOT / "docs" / "operating.md").read_text()
+    ):
+        await ask(empty_url, statement.replace("%s", "jobs_done_default").replace("\n", " "))
+    indexes = "SELECT indexrelid::int FROM pg_index WHERE indrelid IN ('jobs'::regclass, 'jobs_done_default'::regclass) ORDER BY 1"
+    before = set(await ask(empty_url, indexes))
+    assert await upgrade(empty_url) == head()
+    after = set(await ask(empty_url, indexes))
+    assert (len(before - after), after - before) == (2, set())  # jobs_listed and that of types are gone, none is new
 
 
 async def test_a_look_changes_nothing(empty_url: str, database_url: str) -> None:

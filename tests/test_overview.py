@@ -150,3 +150,21 @@ async def test_processes_are_listed_living_ones_first(store: Store, database: Co
     assert {lost, stopped} == {worker.id for worker in workers[2:]}
     assert {late} == {worker.id for worker in workers if worker.late}
     assert next(list(worker.types) for worker in workers if worker.id == alive) == ["a", "b"]
+
+
+async def test_any_number_of_due_jobs_is_counted_to_the_last(store: Store, database: Connection) -> None:
+    """Beyond 10,000 those that are not due are counted and taken from the total."""
+    await database.execute("INSERT INTO queues (name) VALUES ('many')")
+    for status, due, later in (("scheduled", 10_050, 30), ("failed", 10_000, 7)):
+        await database.execute(
+            "INSERT INTO jobs (id, queue, type, priority, status, max_attempts, run_at, timeout, created_at, updated_at, payload) "
+            "SELECT gen_random_uuid(), 'many', 't', 5, $1, 1, now() + make_interval(mins => (n > $2)::int * 10 - 1), 1, now(), now(), '{}' "
+            "FROM generate_series(1, $2 + $3::int) n",
+            *(status, due, later),
+        )
+        await database.execute(
+            "INSERT INTO counter_deltas (queue, before, after, n) VALUES ('many', '', $1, $2)", status, due + later
+        )
+    queue = await store.queue("many")
+    assert (queue.ready, queue.by_status["scheduled"], queue.by_status["failed"]) == (20_050, 10_080, 10_007)
+    assert (await store.totals()).retrying == 7

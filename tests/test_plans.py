@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 from jobflow import listing
 from jobflow.listing import JobFilter
 from jobflow.pool import Connection
+from jobflow.selection import statement
 from jobflow.statements import SQL, together
 from jobflow.store import Store
 from tests.support.rows import add_worker, ago
@@ -151,21 +152,24 @@ def faults(name: str, plan: dict[str, Any], wanted: set[str]) -> Iterator[str]:
         yield "not by the primary key"
 
 
+async def plans(connection: Connection, text: str, values: list[Any]) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """The custom and the generic plan of a statement, with the settings of the session."""
+    kinds = ", ".join(kind.name for kind in (await connection.prepare(text)).get_parameters())
+    literals = ", ".join(literal(value) for value in values)
+    await connection.execute(f"PREPARE hot {f'({kinds})' if kinds else ''} AS {text}")
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        await connection.execute(f"SET plan_cache_mode = {mode}")
+        plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE hot {f'({literals})' if literals else ''}")
+        yield mode, json.loads(plan)[0]["Plan"]
+    await connection.execute("DEALLOCATE hot; RESET plan_cache_mode")
+
+
 async def bad_plans(connection: Connection, state: str, facts: Facts) -> list[str]:
-    """Every statement with a bad plan, custom or generic, with the settings of the role."""
+    """Every hot statement with a bad plan."""
     found = []
     for name, (arguments, wanted) in HOT.items():
-        prepared = await connection.prepare(TEXTS[name])
-        kinds = ", ".join(kind.name for kind in prepared.get_parameters())
-        values = ", ".join(literal(value) for value in arguments(facts))
-        await connection.execute(f"PREPARE hot {f'({kinds})' if kinds else ''} AS {TEXTS[name]}")
-        for mode in ("force_custom_plan", "force_generic_plan"):
-            await connection.execute(f"SET plan_cache_mode = {mode}")
-            text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE hot {f'({values})' if values else ''}")
-            found += [
-                f"{state}, {mode}: {name}: {fault}" for fault in faults(name, json.loads(text)[0]["Plan"], wanted)
-            ]
-        await connection.execute("DEALLOCATE hot; RESET plan_cache_mode")
+        async for mode, plan in plans(connection, TEXTS[name], arguments(facts)):
+            found += [f"{state}, {mode}: {name}: {fault}" for fault in faults(name, plan, wanted)]
     return found
 
 
@@ -236,14 +240,19 @@ async def test_hot_statements_go_by_the_index_that_is_meant_for_them(
     assert await bad_plans(database, state.__name__, Facts(await ids_of(database), worker)) == []
 
 
+@pytest.mark.parametrize("rows", [3_000, 10_000, 20_000])
+@pytest.mark.parametrize("known", [False, True], ids=["stale", "analyzed"])
 async def test_a_claim_and_an_ending_touch_no_more_rows_than_they_were_given(
-    store: Store, database: Connection
+    store: Store, database: Connection, rows: int, known: bool
 ) -> None:
-    """What the plans are for: with 10,000 runs under way a batch reads its own rows and no others."""
+    """What the plans are for: a batch reads its own rows and no others."""
     worker = await prepare_tables(database)
-    await fill(database, RUNNING, 10_000, worker)
-    ids = await ids_of(database)
-    for name in ("complete_jobs", "end_runs"):
+    for name in ("claim_jobs", "complete_jobs", "end_runs"):
+        await database.execute("TRUNCATE jobs")
+        await (fill(database, WAITING, rows) if name == "claim_jobs" else fill(database, RUNNING, rows, worker))
+        if known:
+            await database.execute(ANALYZE)
+        ids = await ids_of(database)
         arguments = HOT[name][0](Facts(ids, worker))
         transaction = database.transaction()
         await transaction.start()
@@ -253,29 +262,75 @@ async def test_a_claim_and_an_ending_touch_no_more_rows_than_they_were_given(
         assert scans
         for scan in scans:
             read = (scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)) * scan["Actual Loops"]
-            assert read <= BATCH, name
+            assert read <= 2 * BATCH, name  # averages for each loop are rounded up
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        JobFilter(), JobFilter(queue="q"), JobFilter(queue="none"), JobFilter(type="noop"), JobFilter(type="none"),
-        JobFilter(tag="red"), JobFilter(statuses=("completed",)), JobFilter(statuses=("completed",), queue="q", type="noop"),
-    ],
-)  # fmt: skip
-async def test_lists_find_finished_jobs_by_an_index(store: Store, database: Connection, wanted: JobFilter) -> None:
-    await prepare_tables(database)
-    for day in range(TODAY - 3, TODAY + 1):
-        await store.create_day(day)
-        await fill(database, DONE, 8_000, day)
-    await database.execute("VACUUM (ANALYZE) jobs_done")
-    parts = {"before": None, "after": None, "exact": listing.EXACT + 1, "rows": 51, "limit": 51, "offset": 0}
-    text, names = listing._statement("page", listing._shape(wanted, parts))
-    values = parts | listing._values(wanted)
-    async with listing._free(database, "9s"):
-        plan = await database.fetchval(f"EXPLAIN (FORMAT JSON) {text}", *[values[name] for name in names])
-    read = [
-        node for node in nodes(json.loads(plan)[0]["Plan"]) if node.get("Relation Name", "").startswith("jobs_done_2")
-    ]
-    assert read
-    assert {node["Node Type"] for node in read} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}
+# Every choice of filters that have an index, and some that look at the rows.
+LISTS = [
+    *(
+        JobFilter(statuses=statuses, queue=queue, type=type)
+        for statuses in (
+            (),
+            ("pending",),
+            ("completed",),
+            ("failed", "dead_letter"),
+            ("processing", "pending", "completed"),
+        )
+        for queue in (None, "q0")
+        for type in (None, "noop")
+    ),
+    *(JobFilter(created_after=ago(5_000), created_before=ago(5), type=type) for type in (None, "noop")),
+    *(
+        JobFilter(tag="red"),
+        JobFilter(tag="red", queue="q0"),
+        JobFilter(error="e"),
+        JobFilter(payload=((("a",), "1"),)),
+    ),
+]
+PAGES = [
+    ("page", None, None),
+    ("page", uuid7(), None),
+    ("page", None, uuid7()),
+    ("ids", uuid7(), None),
+    ("count", None, None),
+]
+
+
+def list_faults(wanted: JobFilter, plan: dict[str, Any]) -> Iterator[str]:
+    """Rows come one by one by their id, or a kind by its place, or tags by their own index; all ids only when all are meant."""
+    for node in nodes(plan):
+        index, condition = node.get("Index Name", ""), node.get("Index Cond", "")
+        table = node.get("Relation Name", "")
+        if node["Node Type"] == "Seq Scan" and table.startswith("jobs"):
+            yield f"a Seq Scan on {table}"
+        if node["Node Type"] in ("Hash Join", "Merge Join"):
+            yield f"a {node['Node Type']}"
+        if not index.startswith("jobs") or index == "jobs_running" or condition.startswith("(id = "):
+            continue
+        if ("tags" in index) != (node["Node Type"] == "Bitmap Index Scan") or ("tags" in index and wanted.tag is None):
+            yield f"a {node['Node Type']} of {index}"
+        elif "tags" in index:
+            continue
+        elif "pkey" in index:
+            by_status = wanted.statuses and not table.startswith("jobs_done")
+            if (wanted.queue or wanted.type or by_status) and not wanted.tag:  # which are looked for among the newest
+                yield f"all ids by {index}: {condition}"
+        elif not condition.startswith(("(ROW(", "((ROW(")) and index != "jobs_kinds":
+            yield f"{index}: {condition}"
+
+
+@pytest.mark.parametrize("state", [empty, fresh, stale, drained, busy, busy_unknown, days])
+async def test_lists_go_by_the_index_of_their_filter(
+    store: Store, database: Connection, state: Callable[[Connection, Store, UUID], Awaitable[None]]
+) -> None:
+    await state(database, store, await prepare_tables(database))
+    found = []
+    for wanted in LISTS:
+        on, off = ("off", "on") if wanted.tag is None else ("on", "off")
+        await database.execute(f"SET enable_bitmapscan = {on}; SET enable_sort = {off}")  # as listing._free does
+        for what, before, after in PAGES:
+            text, names = statement(what, listing._shape(wanted, before, after))
+            values = listing._values(wanted, before, after) | {"rows": 51, "limit": 51, "offset": 0}
+            async for mode, plan in plans(database, text, [values[name] for name in names]):
+                found += [f"{mode}, {what}: {wanted}: {fault}" for fault in list_faults(wanted, plan)]
+    assert sorted(set(found)) == []
