@@ -145,7 +145,8 @@ class Client:
         if not new:
             return
         for queue, jobs in groupby(sorted(new, key=lambda job: job.queue), key=lambda job: job.queue):
-            self._pusher.push(queue, [Entry(j.priority, due_at(j, submitted.created_at), j.id) for j in jobs])
+            entries = [Entry(j.priority, due_at(j, submitted.created_at), j.id) for j in jobs]
+            self._pusher.push(queue, entries, submitted.created_at)
         self._events.emit(JobsEnqueued([job.id for job in new], [job.type for job in new], [job.queue for job in new]))
 
     # ---- one job ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from jobflow import failpoints
 from jobflow.broker import Broker, Entry
@@ -15,16 +16,20 @@ Heard = Callable[[str, list[int]], None]
 
 
 class Pusher:
-    """``heard(queue, cold)`` is told of every push: workers wake up, and cold lanes are filled."""
+    """``heard(queue, cold)`` is told of every push: workers wake up, and cold lanes are filled. ``told(moment)`` hears what
+    Postgres' clock has shown."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._waiting: dict[str, list[Entry]] = {}
         self._task: asyncio.Task[None] | None = None
         self.heard: Heard = lambda queue, cold: None
+        self.told: Callable[[datetime], None] = lambda moment: None
 
-    def push(self, queue: str, entries: Iterable[Entry]) -> None:
-        """Only after the commit: a lane must never know more than Postgres."""
+    def push(self, queue: str, entries: Iterable[Entry], committed: datetime | None = None) -> None:
+        """Only after the commit: a lane must never know more than Postgres. ``committed``: by its clock, if that is known."""
+        if committed is not None:
+            self.told(committed)
         self._waiting.setdefault(queue, []).extend(entries)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="pusher")

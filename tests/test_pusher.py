@@ -97,3 +97,13 @@ async def test_without_redis_the_listeners_are_told_all_the_same_and_nothing_is_
     assert sorted(heard.calls) == [("a", []), ("b", [])]
     await pusher.flush()
     await away.close()
+
+
+async def test_the_time_of_a_commit_is_passed_on(broker: Broker) -> None:
+    pusher = Pusher(broker)
+    told: list[datetime] = []
+    pusher.told = told.append
+    pusher.push("mail", entries(1), NOW)
+    pusher.push("mail", entries(1))
+    await pusher.flush()
+    assert told == [NOW]

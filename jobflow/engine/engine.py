@@ -113,7 +113,7 @@ class Engine:
                 hopeless=lambda: self.hopeless(),
             ),
         ]  # fmt: skip
-        pusher.heard, self.hints.stop = self._heard, self._heartbeat.hurry
+        pusher.heard, pusher.told, self.hints.stop = self._heard, self._lease.tell, self._heartbeat.hurry
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
         self._claiming, self._ending, self._upkeeping = Stop(), Stop(), Stop()
         self._tasks: dict[str, asyncio.Task[None]] = {}

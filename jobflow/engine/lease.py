@@ -8,6 +8,7 @@ from uuid import UUID
 
 TRUST = 0.8  # of the lease, counted from the start of the beat: we stop believing before Postgres does
 SLACK = timedelta(milliseconds=2)  # Postgres must agree that what we call due is due
+PROOF = 1.0  # seconds for which a time that Postgres has told holds by itself; its clock may be set back
 
 
 def boottime() -> float:
@@ -34,6 +35,7 @@ class Lease:
         self._shaken = 0.0  # when a connection broke last: what was claimed over it has to be audited first
         self._zero = datetime.now(UTC) - timedelta(seconds=boottime())  # Postgres' time at our clock's zero
         self._asked = False
+        self._told, self._told_until = datetime.min.replace(tzinfo=UTC), 0.0
 
     def take(self, worker: UUID) -> None:
         self.worker = worker
@@ -71,6 +73,12 @@ class Lease:
         """Seconds since a beat was answered."""
         return boottime() - self.answered
 
+    def tell(self, moment: datetime) -> None:
+        """Postgres' clock has shown this: what was due then need not wait until our reckoning says so, too."""
+        if moment > self._told or boottime() > self._told_until:
+            self._told, self._told_until = moment, boottime() + PROOF
+
     def now(self) -> datetime:
         """Postgres' time, a little behind: Redis' clock and this machine's are never asked."""
-        return self._zero + timedelta(seconds=boottime()) - SLACK
+        reckoned = self._zero + timedelta(seconds=boottime()) - SLACK
+        return max(reckoned, self._told) if boottime() < self._told_until else reckoned

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobflow.engine import lease as module
-from jobflow.engine.lease import SLACK, TRUST, Lease
+from jobflow.engine.lease import PROOF, SLACK, TRUST, Lease
 from tests.support.runs import JOB, WORKER
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -122,3 +122,23 @@ def test_a_clock_that_was_set_is_followed_both_ways(unsynced: Lease, clock: Cloc
     assert seconds_at(unsynced, clock, 1_003.5) == 3_600
     unsynced.confirm(1_006.0, 1_006.5, NOON)
     assert 0 <= seconds_at(unsynced, clock, 1_006.5) <= 0.5
+
+
+def test_what_postgres_has_told_is_due_at_once_and_for_a_second_only(unsynced: Lease, clock: Clock) -> None:
+    """Or each new job would wait until the reckoning, which is a little behind, has come to it."""
+    unsynced.confirm(1_000.0, 1_000.5, NOON)
+    clock.now = 1_000.5
+    told = NOON + timedelta(milliseconds=1)
+    unsynced.tell(told)
+    assert unsynced.now() == told
+    unsynced.tell(NOON)
+    assert unsynced.now() == told, "the latest counts"
+    clock.now += 0.5
+    assert unsynced.now() > told, "and the clock goes on"
+    far = NOON + timedelta(hours=1)
+    unsynced.tell(far)
+    assert unsynced.now() == far
+    clock.now += PROOF + 0.1
+    assert unsynced.now() < far, "Postgres' clock may be set back"
+    unsynced.tell(NOON)
+    assert NOON < unsynced.now() < far

@@ -124,7 +124,8 @@ async def test_r22_somebody_holds_a_transaction_for_two_minutes(
     process = await hurt.start(WORKER_CONCURRENCY="100").ready()
     await load.drain(process, 2_000)
     before = max([await load.drain(process, 4_000) for _ in range(3)])
-    holder = await asyncpg.connect(admin_url(own_database), ssl=False)
+    # In this very database: one in another holds nothing back here.
+    holder = await asyncpg.connect(own_database, user="postgres", ssl=False)
     await holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT txid_current()")
     pid = await holder.fetchval("SELECT pg_backend_pid()")
     try:
