@@ -240,9 +240,7 @@ def _end(run: Run, cause: Cause, **columns: Any) -> Change:
 
 
 def complete(run: Run, result: bytes | None) -> Change:
-    return Change(
-        run=run, cause=Cause.COMPLETED, after=Status.COMPLETED, attempt=run.attempt, rescues=run.rescues, result=result
-    )
+    return _end(run, Cause.COMPLETED, result=result)
 
 
 def fail(run: Run, failure: Failure, delay: float) -> Change:

@@ -45,10 +45,6 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     payload: tuple[tuple[tuple[str, ...], str], ...] = ()
 
-    @property
-    def searches(self) -> bool:
-        return bool(self.error or self.payload)
-
 
 class Page(msgspec.Struct, kw_only=True):
     """``next``: the id below which the next page begins. ``capped``: there are more than ``total``.
@@ -85,26 +81,28 @@ async def find_page(
         next=items[-1].id if items and (after is not None or full) else None,
         total=min(found[0]["matching"], EXACT),
         capped=found[0]["matching"] > EXACT,
-        searched=values["window"] if wanted.searches or browsed else None,
+        searched=values["window"] if shape.searches or browsed else None,
     )
 
 
 async def find_ids(connection: Connection, wanted: JobFilter, limit: int, before: UUID | None) -> list[UUID]:
     """Ids of matching jobs, newest first."""
-    values = _values(wanted, before) | _unbounded(wanted) | {"rows": limit}
-    rows = await _fetch(connection, "ids", wanted, _shape(wanted, before), values, "10s")
+    shape = _shape(wanted, before)
+    values = _values(wanted, before) | _unbounded(shape) | {"rows": limit}
+    rows = await _fetch(connection, "ids", wanted, shape, values, "10s")
     return [row[0] for row in rows]
 
 
 async def count_matching(connection: Connection, wanted: JobFilter) -> int:
-    rows = await _fetch(connection, "count", wanted, _shape(wanted), _values(wanted) | _unbounded(wanted), "10s")
+    shape = _shape(wanted)
+    rows = await _fetch(connection, "count", wanted, shape, _values(wanted) | _unbounded(shape), "10s")
     count: int = rows[0][0]
     return count
 
 
-def _unbounded(wanted: JobFilter) -> dict[str, Any]:
+def _unbounded(shape: Shape) -> dict[str, Any]:
     """What a redrive matches is never capped, but by a search."""
-    return {"exact": None} | ({} if wanted.searches else {"window": None})
+    return {"exact": None} | ({} if shape.searches else {"window": None})
 
 
 async def _fetch(
@@ -148,11 +146,11 @@ def _values(wanted: JobFilter, before: UUID | None = None, after: UUID | None = 
         "tag": [wanted.tag],
         "statuses": list(wanted.statuses),
     }
-    only_tag = wanted == JobFilter(tag=wanted.tag)
+    shape = _shape(wanted, before, after)
     values |= {
         "exact": EXACT + 1,
-        "many": (EXACT if only_tag else COMMON) + 1,
-        "window": SEARCHED if wanted.searches else BROWSED,
+        "many": (EXACT if shape.only_tag else COMMON) + 1,
+        "window": SEARCHED if shape.searches else BROWSED,
     }
     values |= {"first": UUID(int=0), "last": UUID(int=2**128 - 1)}
     if wanted.created_after is not None:

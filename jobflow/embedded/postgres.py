@@ -96,10 +96,8 @@ class Postgres(Server):
         # Everybody is refused until the line below asks for a password; `postgres --single` needs none.
         self._run("Preparing PostgreSQL", [*initdb, "--auth=reject", "--no-instructions"])
         (new / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
-        role = [
-            f"CREATE ROLE {NAME} LOGIN",
-            f"GRANT pg_read_all_stats TO {NAME}",
-        ]  # to see who holds a transaction open
+        # It must see who holds a transaction open, whoever that is.
+        role = [f"CREATE ROLE {NAME} LOGIN", f"GRANT pg_read_all_stats TO {NAME}"]
         self._sql(new, *role, f"CREATE DATABASE {NAME} OWNER {NAME}", *self._passwords())
         new.rename(self.folder)
 
