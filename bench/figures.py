@@ -37,6 +37,11 @@ def rate(jobs: int, first: float, last: float) -> float:
     return jobs / (last - first)
 
 
+def verdict(held: bool | None) -> str:
+    """What a table says beside a bar; None: there is no bar."""
+    return "" if held is None else "held" if held else "MISSED"
+
+
 def own_cpu() -> float:
     """Seconds of processor time that this process has used."""
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -27,7 +27,7 @@ import asyncpg
 import redis
 import uuid_utils
 
-from bench.processes import cpu_of, end_with_us, memory_of
+from bench.processes import end_with_us, memory_of
 from jobflow.embedded import Servers
 from jobflow.embedded.valkey import Valkey
 from jobflow.lifecycle import NewJob
@@ -207,10 +207,6 @@ class App:
         if self._process.poll() is not None:
             raise SystemExit(f"The application ended:\n{self.log.read_text()[-4000:]}")
 
-    def cpu(self) -> float:
-        """Seconds of processor time so far."""
-        return cpu_of(self.pid)
-
     def peak_memory(self) -> float:
         """MB."""
         return memory_of(self.pid, peak=True)
@@ -236,20 +232,44 @@ def free_port() -> int:
         return port
 
 
-def child(module: str, *args: object, **env: str) -> dict[str, Any]:
-    """Run a module of this package in a process of its own; its last line is JSON. Raises SystemExit: it failed."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, args)],
-        env=os.environ | env,
-        cwd=CHECKOUT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{module} failed with {done.returncode}")
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+class Companion:
+    """A process that answers with a line of JSON, its last, and ends. ``hear`` a line before that.
+
+    command: a program and its arguments; ``module`` has it for one of this package.
+    """
+
+    def __init__(self, *command: object, **env: str) -> None:
+        self._command = [str(word) for word in command]
+        self._process = subprocess.Popen(
+            self._command,
+            env=os.environ | env,
+            cwd=CHECKOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def hear(self) -> str:
+        """Its next line; empty: there is none any more."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def end(self) -> dict[str, Any]:
+        """End its standard input and wait for its answer. Raises SystemExit: it failed."""
+        said, _ = self._process.communicate()
+        if self._process.returncode:
+            raise SystemExit(f"{' '.join(self._command)} failed with {self._process.returncode}")
+        answer: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return answer
+
+
+def module(name: str) -> tuple[str, str, str]:
+    return sys.executable, "-m", name
+
+
+def child(name: str, *args: object, **env: str) -> dict[str, Any]:
+    """The answer of a module of this package, in a process of its own. Raises SystemExit: it failed."""
+    return Companion(*module(name), *args, **env).end()
 
 
 async def execute(url: str, *statements: str) -> None:

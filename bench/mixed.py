@@ -21,7 +21,6 @@ from bench.machine import execute
 from jobflow.lifecycle import Status
 from jobflow.web.query import OFFSET_MAX
 
-BATCH = 100_000  # rows in one INSERT
 NEEDLES = 20
 LIVE = f"""
 INSERT INTO jobs (id, owner, queue, type, priority, status, max_attempts, attempt, run_at, timeout, created_at, updated_at, tags,
@@ -73,12 +72,11 @@ class Ask(NamedTuple):
 def add_live(url: str, waiting: int) -> None:
     """``waiting`` jobs that are not completed, and the needles. Counters agree with them. No process must run jobs there."""
     now = int(time.time() * 1000)
-    pages = [(first, min(first + BATCH - 1, waiting)) for first in range(1, waiting + 1, BATCH)]
-    inserts = [LIVE.format(first=first, last=last, now=now, waiting=waiting) for first, last in pages]
+    rows.insert(url, LIVE, waiting, now=now, waiting=waiting)
     names = ", ".join(f"('{name}')" for name in QUEUES[:-1])
     queues = f"INSERT INTO queues (name) VALUES {names} ON CONFLICT DO NOTHING"
     needle = NEEDLE.format(now=now, waiting=waiting)
-    asyncio.run(execute(url, queues, *inserts, needle, rows.COUNT_OPEN, "VACUUM (ANALYZE) jobs"))
+    asyncio.run(execute(url, queues, needle, rows.COUNT_OPEN, "VACUUM (ANALYZE) jobs"))
 
 
 def draw(seed: int, count: int, kinds: dict[tuple[str, ...], int], *, days: int) -> list[Ask]:

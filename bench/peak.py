@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from typing import Any
 
 from bench.figures import Figures, percentile
 from bench.instance import instance
-from bench.machine import CHECKOUT, Machine
+from bench.machine import Companion, Machine, module
 
 
 def peak(machine_: Machine, jobs: int) -> Figures:
@@ -17,15 +14,11 @@ def peak(machine_: Machine, jobs: int) -> Figures:
     lag = machine_.folder / "lag.json"
     with instance(machine_, WORKER_CONCURRENCY=500, BENCH_LAG=lag) as app:
         app.load(jobs)
-        command = [sys.executable, "-m", "bench.pace", "--port", str(app.app.port)]
-        asking = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        asking = Companion(*module("bench.pace"), "--port", app.app.port)
         try:
             figures = app.drain(jobs)
         finally:
-            answer, _ = asking.communicate()
-    if asking.returncode:
-        raise SystemExit(f"bench.pace failed with {asking.returncode}")
-    heard: dict[str, Any] = json.loads(answer)
+            heard = asking.end()
     heard["lag"] = json.loads(lag.read_text())
     for name in ("posts", "pages", "lag"):
         during = sorted(s * 1e3 for at, s in heard[name] if figures["first"] <= at <= figures["last"])

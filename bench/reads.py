@@ -18,7 +18,7 @@ from rich.table import Table
 
 from bench import machine, mixed, rows
 from bench.client import HTML, Client, cookie_of, get
-from bench.figures import percentile
+from bench.figures import percentile, verdict
 from bench.machine import App, Machine
 from bench.processes import Meter
 
@@ -79,13 +79,12 @@ def examine(machine_: Machine, url: str, *, times: int, title: str) -> Table:
             count = max(times // SEARCHES, 5) if search else times
             taken, figures = measure(machine_, app, request, count)
             bar = SEARCH_BAR if search else BAR
-            held = "held" if percentile(taken, 0.99) <= bar else "MISSED"
+            held = verdict(percentile(taken, 0.99) <= bar)
             made.add_row(name, *figures, f"search: {held}" if search else held)
             every += [] if search else taken
     every.sort()
     p50, p99 = percentile(every, 0.5), percentile(every, 0.99)
-    held = "held" if p99 <= BAR else "MISSED"
-    made.add_row(f"all {len(every):,} but searches", "", f"{p50:.2f}", f"{p99:.2f}", "", "", held)
+    made.add_row(f"all {len(every):,} but searches", "", f"{p50:.2f}", f"{p99:.2f}", "", "", verdict(p99 <= BAR))
     return made
 
 
@@ -116,8 +115,7 @@ def examine_lists(machine_: Machine, url: str, *, requests: int, seed: int, titl
             for kind, taken in sorted(found.items()) + list(everything.items()):
                 taken.sort()
                 figures = [percentile(taken, 0.5), percentile(taken, 0.99), taken[-1]]
-                held = "held" if figures[1] <= bar else "MISSED"
-                made.add_row(kind, f"{len(taken):,}", *(f"{ms:.2f}" for ms in figures), held)
+                made.add_row(kind, f"{len(taken):,}", *(f"{ms:.2f}" for ms in figures), verdict(figures[1] <= bar))
             made.add_section()
     return made
 

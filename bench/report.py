@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from bench import growth
-from bench.figures import Figures, spread
+from bench.figures import Figures, spread, verdict
 from bench.growth import Pairs
 from bench.machine import Machine
 from bench.scenarios import Line, Scenario
@@ -49,10 +49,6 @@ def is_held(line: Line, own: Sequence[Figures], rounds: Rounds) -> bool | None:
         held += [share[0] >= line.least_share] if line.least_share is not None else []
         held += [share[0] <= line.most_share] if line.most_share is not None else []
     return all(held) if held else None
-
-
-def verdict(held: bool | None) -> str:
-    return "" if held is None else "held" if held else "MISSED"
 
 
 def median(own: Sequence[Figures], key: str) -> float | None:

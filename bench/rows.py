@@ -44,7 +44,7 @@ def add_finished(url: str, rows: int) -> None:
     asyncio.run(_create_days(url))
     now = int(time.time() * 1000)
     ms = MOMENT.format(now=now, rows=rows)
-    _insert(url, FINISHED, rows, ms=ms, id=ID.format(ms=ms, n="n"))
+    insert(url, FINISHED, rows, ms=ms, id=ID.format(ms=ms, n="n"))
     asyncio.run(execute(url, QUEUES, COUNT_FINISHED, "VACUUM (ANALYZE) jobs_done"))
 
 
@@ -52,7 +52,7 @@ def add_waiting(url: str, rows: int, *, later: bool) -> None:
     """Jobs that wait in the queue ``default``: due, or, when ``later``, scheduled for tomorrow."""
     ms = f"({int(time.time() * 1000)} - {rows} + n)"
     words = {"status": "scheduled", "later": 86_400} if later else {"status": "pending", "later": 0}
-    _insert(url, WAITING, rows, ms=ms, id=ID.format(ms=ms, n="n"), **words)
+    insert(url, WAITING, rows, ms=ms, id=ID.format(ms=ms, n="n"), **words)
     asyncio.run(execute(url, COUNT_OPEN, "VACUUM (ANALYZE) jobs"))
 
 
@@ -64,7 +64,8 @@ async def _create_days(url: str) -> None:
     await pool.close()
 
 
-def _insert(url: str, statement: str, rows: int, **words: object) -> None:
+def insert(url: str, statement: str, rows: int, **words: object) -> None:
+    """Fill a statement's words and run it for pages of ``first`` to ``last``, 1 to ``rows`` in all."""
     pages = [(first, min(first + BATCH - 1, rows)) for first in range(1, rows + 1, BATCH)]
 
     async def go(mine: list[tuple[int, int]]) -> None:

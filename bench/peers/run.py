@@ -19,7 +19,7 @@ import redis
 
 from bench.database import Database
 from bench.figures import Figures
-from bench.machine import CHECKOUT, Machine
+from bench.machine import CHECKOUT, Companion, Machine
 from bench.peers.install import install_node, install_python
 from bench.processes import Meter, memory_of
 from bench.scenarios import Line, Scenario
@@ -102,7 +102,7 @@ def drain(machine_: Machine, jobs: int, *, name: str) -> Figures:
     with redis.Redis.from_url(machine_.redis_url) as client, machine_.database(migrated=False) as url:
         client.flushall()
         database = Database(url)
-        env = os.environ | {
+        env = {
             "DATABASE_URL": url,
             "REDIS_URL": machine_.redis_url,
             "BENCH_CONCURRENCY": str(peer.concurrency),
@@ -110,27 +110,17 @@ def drain(machine_: Machine, jobs: int, *, name: str) -> Figures:
             "NODE_PATH": str(folder / "node_modules"),
             "NODE_ENV": "production",
         }
-        stored = tell(peer, env, "store", jobs)
+        stored = Companion(*peer.command, "store", jobs, **env).end()
         meter = Meter(postgres=machine_.postgres_pid, redis=machine_.redis_pid)
         figures = work(peer, env, jobs, lambda: unfinished(peer, database, client, jobs))
         database.close()
     return figures | meter.read(jobs) | {"stored": stored["rate"]}
 
 
-def tell(peer: Peer, env: dict[str, str], verb: str, jobs: int) -> dict[str, Any]:
-    done = subprocess.run(
-        [*peer.command, verb, str(jobs)], cwd=CHECKOUT, env=env, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{peer.title}: {verb} failed with {done.returncode}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
-
-
 def work(peer: Peer, env: dict[str, str], jobs: int, left: Callable[[], int]) -> Figures:
     """One worker process, which says how it went after its last handler, and stays until every ending is stored."""
     worker = subprocess.Popen(
-        [*peer.command, "work", str(jobs)], cwd=CHECKOUT, env=env, stdout=subprocess.PIPE, text=True
+        [*peer.command, "work", str(jobs)], cwd=CHECKOUT, env=os.environ | env, stdout=subprocess.PIPE, text=True
     )
     try:
         assert worker.stdout is not None
