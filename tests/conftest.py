@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 import redis
 from litestar import Litestar
@@ -22,6 +23,9 @@ from jobflow.store import Store
 from tests.support.servers import fresh_database, private_servers, with_database
 
 redis_numbers = itertools.cycle(range(1, 16))
+
+# No time limit for an example, and the same ones each time; --hypothesis-profile=default tries others.
+hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -207,7 +207,7 @@ def test_the_command_measures_and_writes_what_it_measured(tmp_path: Path) -> Non
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr

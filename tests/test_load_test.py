@@ -349,9 +349,9 @@ def test_ctrl_c_says_what_is_left(server: FakeServer) -> None:
     server.rounds = 1_000_000
     args = [sys.executable, str(SCRIPT), "--url", server.url, "--count", "4", "--poll"]
     with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert server.watched.wait(20)
+        assert server.watched.wait(60)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "4 jobs are not final" in out
     assert err == ""
@@ -368,7 +368,7 @@ class TestWithoutHttpx:
 
     def start(self, checkout: Path, *args: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-I", "-S", str(checkout / "scripts" / "load_test.py"), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=20)
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=60)
 
     def test_it_starts_again_with_the_checkouts_python(self, checkout: Path) -> None:
         python = checkout / ".venv" / "bin" / "python"

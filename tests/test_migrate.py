@@ -51,7 +51,7 @@ async def test_an_empty_database_comes_to_the_head_and_stays_there(empty_url: st
 
 async def test_five_processes_that_start_at_once_migrate_once(empty_url: str) -> None:
     started = asyncio.gather(*(upgrade(empty_url) for _ in range(5)))
-    assert await asyncio.wait_for(started, 60) == [head()] * 5
+    assert await asyncio.wait_for(started, 180) == [head()] * 5
     assert [head()] == await ask(empty_url, REVISION)
     assert await settings_of(empty_url) == ROLE
 
@@ -123,7 +123,7 @@ async def test_the_settings_are_those_of_this_database_only(database_url: str, e
 async def test_when_nothing_is_to_be_done_nobody_waits_for_the_lock(database_url: str, database: Connection) -> None:
     async with database.transaction():
         await database.execute(f"SELECT pg_advisory_xact_lock({migrate.LOCK})")
-        assert head() == await asyncio.wait_for(upgrade(database_url), 10)
+        assert head() == await asyncio.wait_for(upgrade(database_url), 60)
 
 
 async def test_without_a_server_it_says_so() -> None:

@@ -195,8 +195,8 @@ async def test_a_connection_that_is_cut_is_a_lost_answer_and_the_next_one_works(
 ) -> None:
     async with proxied(database_url) as proxy:
         pool = Pool(proxy.url, shares={"one": 1})
-        sleeping = asyncio.create_task(use(pool, "SELECT pg_sleep(0.5)"))
-        active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%sleep(0.5)' AND state = 'active'"
+        sleeping = asyncio.create_task(use(pool, "SELECT pg_sleep(29)"))
+        active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%sleep(29)' AND state = 'active'"
         await until(lambda: database.fetchval(active))
         proxy.cut()
         with pytest.raises(AnswerLost):
@@ -214,10 +214,12 @@ async def test_closing_ends_the_connections_that_loops_keep(database_url: str, d
     await until(lambda: database.fetchval(count), lambda left: left == 0)
 
 
-async def test_the_pool_opens_no_more_than_the_sum_of_its_shares(small: Pool, database: Connection) -> None:
-    await asyncio.gather(*(backend_of(small, share) for share in ("one", "two") * 5))
+async def test_the_pool_opens_no_more_than_the_sum_of_its_shares(database_url: str, database: Connection) -> None:
+    pool = Pool(database_url, shares={"one": 1, "two": 2})
+    await asyncio.gather(*(backend_of(pool, share) for share in ("one", "two") * 5))
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobflow' AND datname = current_database()"
     assert await database.fetchval(count) <= 3
+    await pool.close()
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres"])

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from jobflow.embedded import Urls
 from jobflow.pool import Connection
@@ -25,7 +25,8 @@ ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
-PATIENCE = 8_000  # milliseconds for what must happen at all; what must be quick is measured
+PATIENCE = 30_000  # milliseconds for what must happen at all; what must be quick is measured
+expect.set_options(timeout=PATIENCE)
 
 # Counts what a Content-Security-Policy stops, and what markup of others would call.
 WATCH = """
@@ -51,7 +52,7 @@ async def chromium() -> str:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def browser(chromium: str) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
@@ -59,15 +60,15 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site_database(servers: Urls, template: str) -> Iterator[str]:
     with fresh_database(servers.database_url, template) as url:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def site(servers: Urls, site_database: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Process]:
-    """One process for all browser tests; each works with types and tags of its own."""
+    """One process for all browser tests; each works with types and tags of its own. Gone before others hear of it."""
     folder = tmp_path_factory.mktemp("browser")
     with processes(folder, site_database, with_database(servers.redis_url, "0")) as started:
         process = started.start(JOBFLOW_LOG_LEVEL="warning")

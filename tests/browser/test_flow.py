@@ -13,6 +13,7 @@ from tests.browser.conftest import OpenTab
 from tests.support.process import processes
 from tests.support.rows import add_job, ago, status_of
 from tests.support.servers import with_database
+from tests.support.waiting import until
 
 
 async def test_a_job_from_the_form_to_its_result(tab: Page, open_tab: OpenTab) -> None:
@@ -91,9 +92,12 @@ async def test_everything_works_without_javascript(open_tab: OpenTab, rows: Conn
         await tab.get_by_label("Type", exact=True).fill("hang")
         await tab.get_by_role("button", name="Submit").click()
         await expect(tab.get_by_role("status")).to_have_text("Submitted.")
-        await tab.wait_for_timeout(600)  # its timeout
-        await tab.reload()
-        await expect(tab.locator(".title .badge")).to_have_text("dead letter")
+
+        async def shown() -> str:
+            await tab.reload()
+            return (await tab.locator(".title .badge").inner_text()).strip()
+
+        await until(shown, lambda badge: badge == "dead letter")  # after its timeout
 
         await tab.goto("/dashboard/dlq?type=hang")
         await tab.locator("tbody tr input").check()

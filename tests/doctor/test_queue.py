@@ -23,7 +23,8 @@ def examine(url: str) -> list[Finding]:
     return asyncio.run(queue.check(url))
 
 
-def test_a_redis_that_is_fine(redis_url: str) -> None:
+def test_a_redis_that_is_fine(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "SLOW", 60_000.0)  # how busy this machine is, is no matter
     assert [finding.level for finding in examine(redis_url)] == ["ok", "ok", "ok"]
 
 

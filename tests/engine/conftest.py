@@ -30,7 +30,7 @@ async def dead_broker() -> AsyncIterator[Broker]:
 
 @pytest.fixture
 def quick(settings: Settings) -> Settings:
-    return msgspec.structs.replace(settings, grace=0.2, lease=1.5)
+    return msgspec.structs.replace(settings, grace=0.2, lease=2.5)
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ class Bench:
     async def start(self, type: str = "test.in.session", **payload: Any) -> UUID:
         (id,) = await self.running.enqueue(1, type, payload=payload)
         if "wait" in payload:
-            await asyncio.wait_for(SESSIONS["inside"].wait(), 5)
+            await asyncio.wait_for(SESSIONS["inside"].wait(), 20)
         return id
 
     async def end(self, id: UUID) -> tuple[dict[str, Any], int]:
@@ -108,8 +108,9 @@ class Bench:
         async def row() -> dict[str, Any]:
             return await row_of(self.database, id) or {}
 
-        found = await until(row, lambda r: r["status"] not in ("pending", "processing"), seconds=5)
-        await until(slots, lambda n: n == 10, seconds=5)
+        found = await until(row, lambda r: r["status"] not in ("pending", "processing"))
+        await until(slots, lambda n: n == 10)
+        await self.running.has(RunEnded)  # told a turn of the loop later
         count = await self.database.fetchval("SELECT count(*) FROM effects WHERE id = $1", str(id))
         return found, count
 
@@ -189,7 +190,7 @@ async def test_after_its_commit_a_handler_may_go_on(bench: Bench) -> None:
         async def later() -> bool:
             return bench.running.engine._lease.audited > before
 
-        audits += await until(later, seconds=3)
+        audits += await until(later)
         return audits > 2
 
     await until(audited)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 from uuid import UUID
@@ -41,6 +42,15 @@ async def count(database: Connection, where: str) -> int:
     return int(await database.fetchval(f"SELECT count(*) FROM jobs WHERE {where}"))
 
 
+async def all_free(running: Running) -> None:
+    """Until no run holds a slot, and no fetcher has set any aside."""
+
+    async def free() -> int:
+        return running.engine._slots.free
+
+    await until(free, lambda n: n == 10)
+
+
 # --- start ---
 
 
@@ -69,7 +79,7 @@ async def test_a_process_without_slots_runs_nothing_and_keeps_the_rest_going(
         async def expired() -> str | None:
             return await status_of(database, late)
 
-        await until(expired, lambda status: status == "cancelled", seconds=5)
+        await until(expired, lambda status: status == "cancelled")
         assert await status_of(database, id) == "pending"
     assert running.engine.state == "stopped"
 
@@ -84,7 +94,7 @@ async def test_claims_whose_answer_was_lost_are_handed_back_and_run(running: Run
     async def claimed() -> int:
         return await count(database, "status = 'processing'")
 
-    await until(claimed, seconds=5)
+    await until(claimed)
     for mend in mends:
         mend()
     assert (await running.has(ClaimsAdopted)).count >= 1
@@ -92,9 +102,9 @@ async def test_claims_whose_answer_was_lost_are_handed_back_and_run(running: Run
     async def done() -> int:
         return int(await database.fetchval("SELECT count(*) FROM jobs_done WHERE attempt = 1"))
 
-    await until(done, lambda n: n == 3, seconds=5)
+    await until(done, lambda n: n == 3)
     assert await history_of(database, ids[0]) == [], "they never started, so there is nothing to tell"
-    assert running.engine._slots.free == 10
+    await all_free(running)
 
 
 async def test_one_audit_is_not_enough_to_hand_a_claim_back(running: Running, database: Connection) -> None:
@@ -136,7 +146,7 @@ async def test_runs_whose_claim_is_gone_are_cancelled(running: Running, database
     )
     assert (await running.has(ClaimsForgotten)).count == 1
     await running.has(RunRefused)
-    assert running.engine._slots.free == 10
+    await all_free(running)
     row = await row_of(database, id)
     assert row is not None
     assert (row["status"], row["attempt"], row["run_epoch"]) == ("pending", 0, 0)
@@ -160,7 +170,7 @@ async def test_a_cancel_request_reaches_the_handler(running: Running, database: 
     async def status() -> str | None:
         return await status_of(database, id)
 
-    await until(status, lambda s: s == "cancelled", seconds=3)
+    await until(status, lambda s: s == "cancelled")
 
 
 RUNS: list[UUID] = []  # the identities that ran test.again
@@ -186,13 +196,13 @@ async def test_a_process_that_was_marked_lost_goes_on_under_a_new_name_and_its_j
     async def done() -> Any:
         return await row_of(database, id)
 
-    row = await until(done, lambda r: r["status"] == "completed", seconds=10)
+    row = await until(done, lambda r: r["status"] == "completed")
     assert [lost.worker, lost.successor] == RUNS
     assert (row["locked_by"], row["rescues"], row["attempt"]) == (lost.successor, 1, 1)
     assert row["result"] == '"the second"'
     assert [h["outcome"] for h in await history_of(database, id)] == ["lost"]
     assert (await running.has(RunRefused)).change.run.worker == lost.worker
-    assert running.engine._slots.free == 10
+    await all_free(running)
 
 
 @job("test.blocking")
@@ -205,9 +215,12 @@ async def test_who_blocks_the_loop_is_named(running: Running, monkeypatch: pytes
     await running.enqueue(2)
     await running.running(2)
     (id,) = await running.enqueue(1, "test.blocking", payload={"seconds": 1.2})
-    blocked = await running.has(LoopBlocked)
-    assert blocked.run.id == id
-    assert "in blocking" in blocked.stack
+
+    async def blocked() -> list[LoopBlocked]:
+        told = [event for event in running.seen if isinstance(event, LoopBlocked)]
+        return [event for event in told if event.run and event.run.id == id]  # a busy machine may hold the loop up, too
+
+    assert "in blocking" in (await until(blocked))[0].stack
 
 
 # --- who handles what ---
@@ -220,14 +233,14 @@ async def test_a_type_that_another_process_lists_is_handed_back_unspent(running:
     async def handed_back() -> Any:
         return await database.fetchrow("SELECT status, attempt FROM jobs WHERE id = $1 AND run_epoch > 0", id)
 
-    row = await until(handed_back, lambda r: r is not None and r["status"] == "scheduled", seconds=5)
+    row = await until(handed_back, lambda r: r is not None and r["status"] == "scheduled")
     assert row["attempt"] == 0
     await database.execute("UPDATE workers SET lease_until = now() - interval '1 hour' WHERE id = $1", other)
 
     async def failed() -> Any:
         return await row_of(database, id)
 
-    row = await until(failed, lambda r: r["status"] == "failed", seconds=6)
+    row = await until(failed, lambda r: r["status"] == "failed")
     assert (row["error_type"], row["attempt"]) == ("NoHandler", 1)
 
 
@@ -241,6 +254,8 @@ async def test_who_handles_what_is_asked_once_a_second(running: Running, monkeyp
         return await ask()
 
     monkeypatch.setattr(running.engine._store, "handled_types", counted)
+    monkeypatch.setattr(module, "TYPES_KEPT", 3600.0)
+    running.engine._handled = (-math.inf, set())
     for _ in range(5):
         assert await running.engine._has_elsewhere("noop")
         assert not await running.engine._has_elsewhere("nobody.does.this")
@@ -254,13 +269,12 @@ async def test_who_handles_what_is_asked_once_a_second(running: Running, monkeyp
 
 
 async def test_draining_hands_back_what_does_not_finish_and_claims_nothing_more(
-    running: Running, database: Connection
+    running: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "CANCEL_WAIT", 60.0)  # nobody waits for handlers that do as they are told
     ids = await running.enqueue(15)
     await running.running(10)
-    began = time.monotonic()
-    await running.engine.drain()
-    assert time.monotonic() - began < 2
+    await asyncio.wait_for(running.engine.drain(), 15)
     assert running.engine.state == "stopped"
     assert await count(database, "status = 'pending' AND attempt = 0") == 15
     assert await database.fetchval("SELECT count(*) FROM job_attempts WHERE outcome = 'released'") == 10
@@ -273,15 +287,25 @@ async def test_draining_hands_back_what_does_not_finish_and_claims_nothing_more(
     assert len(ids) == 15
 
 
+GATES: list[asyncio.Event] = []
+
+
+@job("test.gated")
+async def gated(payload: dict) -> None:
+    await GATES[-1].wait()
+
+
 async def test_what_finishes_within_the_grace_period_is_completed(quick: Settings, database: Connection) -> None:
-    app = create_app(msgspec.structs.replace(quick, grace=5))
+    app = create_app(msgspec.structs.replace(quick, grace=60))
     running = Running(app)
+    GATES.append(asyncio.Event())
     async with app.lifespan():
-        await running.enqueue(5, payload={"seconds": 0.4})
+        await running.enqueue(5, "test.gated", payload={})
         await running.running(5)
-        began = time.monotonic()
-        await running.engine.drain()
-        assert time.monotonic() - began < 2, "nobody waits when nothing runs"
+        draining = asyncio.create_task(running.engine.drain())
+        await running.has(ProcessDraining)
+        GATES[-1].set()
+        await asyncio.wait_for(draining, 15)  # nobody waits when nothing runs
     assert await database.fetchval("SELECT count(*) FROM jobs_done WHERE attempt = 1") == 5
     assert (await running.has(ProcessStopped)).released == 0
 
@@ -305,7 +329,7 @@ async def test_claims_that_never_started_are_handed_back_as_if_they_had_not_been
         async def claimed() -> int:
             return len(running.engine._slots.inbox)
 
-        await until(claimed, lambda n: n == 4, seconds=5)
+        await until(claimed, lambda n: n == 4)
         await running.engine.drain()
     assert (await running.has(ProcessStopped)).released == 0, "nothing had to be stopped"
     assert await count(database, "status = 'pending' AND attempt = 0") == 4
@@ -323,7 +347,7 @@ async def test_hurrying_cuts_the_grace_period_short(quick: Settings, database: C
         assert running.engine.state == "draining"
         assert not draining.done()
         running.engine.hurry()
-        await asyncio.wait_for(draining, 3)
+        await asyncio.wait_for(draining, 15)
     assert await count(database, "status = 'pending' AND attempt = 0") == 3
 
 
@@ -341,17 +365,15 @@ async def test_a_handler_that_does_not_let_go_does_not_hold_the_process(
     running: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CANCEL_WAIT", 0.3)
-    await running.enqueue(1, "test.deaf", payload={"seconds": 2})
+    await running.enqueue(1, "test.deaf", payload={"seconds": 60})
     await running.running(1)
-    began = time.monotonic()
     draining = asyncio.create_task(running.engine.drain())
 
     async def released() -> int:
         return await count(database, "status = 'pending' AND attempt = 0")
 
-    await until(released, seconds=1.5)
-    await asyncio.wait_for(draining, 10)
-    assert time.monotonic() - began < 5
+    await until(released)
+    await asyncio.wait_for(draining, 20)
 
 
 async def test_a_handler_that_never_lets_go_does_not_keep_the_process_from_ending(
@@ -361,7 +383,7 @@ async def test_a_handler_that_never_lets_go_does_not_keep_the_process_from_endin
     await running.enqueue(1, "test.deaf", payload={"seconds": 3600})
     await running.running(1)
     (supervision,) = running.engine._slots.runs.values()
-    await asyncio.wait_for(running.engine.drain(), 10)
+    await asyncio.wait_for(running.engine.drain(), 20)
     assert await count(database, "status = 'pending' AND attempt = 0") == 1
     assert supervision.task is not None
     assert supervision.task.done(), "or the event loop could not be closed"
@@ -383,6 +405,6 @@ async def test_draining_without_postgres_gives_up_in_the_end(
         for store in [running.engine._store, *(c._store for c in running.engine._completers)]:
             for name in ("complete_jobs", "end_runs", "set_worker_state"):
                 monkeypatch.setattr(store, name, away)
-        await asyncio.wait_for(running.engine.drain(), 8)
+        await asyncio.wait_for(running.engine.drain(), 20)
         assert running.engine.state == "stopped"
     assert await count(database, "status = 'processing'") == 2, "the lease lapses, and others rescue them"

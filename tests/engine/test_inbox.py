@@ -45,7 +45,7 @@ async def test_handlers_that_do_not_wait_share_a_worker_in_order(monkeypatch: py
     assert [supervision for _, supervision in workers.taken] == supervisions
     assert len({n for n, _ in workers.taken}) == 1
     inbox.close()
-    await asyncio.wait_for(asyncio.gather(*workers.tasks), 1)
+    await asyncio.wait_for(asyncio.gather(*workers.tasks), 5)
 
 
 async def test_one_that_waits_does_not_hold_up_the_others() -> None:
@@ -57,7 +57,7 @@ async def test_one_that_waits_does_not_hold_up_the_others() -> None:
     async def taken() -> int:
         return len(workers.taken)
 
-    await until(taken, lambda n: n == 50, seconds=5)
+    await until(taken, lambda n: n == 50)
     for task in workers.tasks:
         task.cancel()
     await asyncio.wait(workers.tasks)
@@ -100,7 +100,7 @@ async def test_who_is_cancelled_when_woken_passes_the_turn_on() -> None:
     await asyncio.sleep(0)
     assert len(last.taken) == 1, "those that are gone are not waited for"
     inbox.close()
-    await asyncio.wait_for(asyncio.gather(*last.tasks), 1)
+    await asyncio.wait_for(asyncio.gather(*last.tasks), 5)
 
 
 async def test_cleared_and_closed_it_hands_out_nothing() -> None:

@@ -35,7 +35,7 @@ async def test_a_wake_up_nobody_waits_for_is_remembered_once() -> None:
     wake.set()
     began = time.monotonic()
     await wake.wait(10)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     await wake.wait(0.05)
     assert time.monotonic() - began >= 0.05
 
@@ -50,7 +50,7 @@ async def test_a_waiter_whose_time_is_up_or_who_was_cancelled_takes_no_wake_up_a
     wake.set()
     began = time.monotonic()
     await wake.wait(10)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
 async def test_waiting_again_and_again_keeps_nothing() -> None:
@@ -88,6 +88,17 @@ class Script:
         return step
 
 
+class Asked(Wake):
+    """Nobody waits; for how long somebody would have is written down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    async def wait(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+
+
 @pytest.fixture
 def seen() -> list[Event]:
     return []
@@ -103,14 +114,13 @@ def events(seen: list[Event]) -> Events:
 async def test_a_loop_survives_every_exception_and_backs_off(events: Events, seen: list[Event]) -> None:
     stop = Stop()
     error = ZeroDivisionError()
-    part = Script(stop, error, KeyError("x"), error, 0, 0)
+    part = Script(stop, error, KeyError("x"), error, 0, error, 0)
+    part.wake = asked = Asked()
     await run_forever(part, stop, Pulse(), events)
     assert next(e.error for e in seen if isinstance(e, LoopFailed)) is error
-    assert len([e for e in seen if isinstance(e, LoopFailed)]) == 3
-    waits = [after - before for before, after in zip(part.times, part.times[1:], strict=False)]
-    for wait, usual in zip(waits, (0.2, 0.4, 0.8), strict=False):
-        assert usual * 0.5 <= wait < usual * 1.5 + 0.1
-    assert waits[3] < 0.1  # a success ends the backing off
+    assert len([e for e in seen if isinstance(e, LoopFailed)]) == 4
+    for wait, usual in zip(asked.seconds, (0.2, 0.4, 0.8, 0, 0.2), strict=True):  # a success ends the backing off
+        assert usual * 0.5 <= wait <= usual * 1.5
 
 
 async def test_a_server_that_is_away_is_no_failure_of_the_loop(events: Events, seen: list[Event]) -> None:
@@ -139,7 +149,7 @@ async def test_a_wake_up_cuts_the_wait_short(events: Events) -> None:
     await asyncio.sleep(0.01)
     assert len(part.times) == 1
     part.wake.set()
-    await asyncio.wait_for(task, 1)
+    await asyncio.wait_for(task, 5)
     assert len(part.times) == 2
 
 
@@ -149,7 +159,7 @@ async def test_the_pulse_tells_how_late_the_slowest_loop_is(events: Events) -> N
     pulse.beat("quick", 10)
     assert pulse.overdue() < 0
     pulse.beat("slow", -3)
-    assert 3 <= pulse.overdue() < 4
+    assert 3 <= pulse.overdue() < 30
     pulse.forget("slow")
     assert pulse.overdue() < 0
     stop = Stop()
@@ -157,6 +167,6 @@ async def test_the_pulse_tells_how_late_the_slowest_loop_is(events: Events) -> N
 
     await asyncio.sleep(0.01)
     pulse.forget("quick")
-    assert -50 <= pulse.overdue() < -40
+    assert -50 <= pulse.overdue() < -20
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

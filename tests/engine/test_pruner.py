@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,8 +15,15 @@ from jobflow.pool import Connection
 from jobflow.store import Store
 from tests.support.rows import add_job, ago, history_of, id_of_day, status_of
 
-TODAY = int(time.time()) // DAY
+NOW = time.time()
+TODAY = int(NOW) // DAY
 KEEP = {Status.COMPLETED: 7.0 * DAY, Status.CANCELLED: 30.0 * DAY, Status.DEAD_LETTER: 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays the same day, even for a test that runs at midnight."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: NOW))
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ async def test_a_slot_is_free_again_and_somebody_is_woken() -> None:
     waiter = asyncio.create_task(freed.wait(10))
     await asyncio.sleep(0)
     slots.release(runs(1))
-    await asyncio.wait_for(waiter, 1)
+    await asyncio.wait_for(waiter, 5)
     assert slots.free == 1
     slots.release(runs(1))  # an ending that was accepted twice frees one slot
     assert slots.free == 1

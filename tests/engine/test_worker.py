@@ -58,7 +58,7 @@ async def bench() -> AsyncIterator[tuple[Slots, Endings, Executor, list[Event]]]
     worker = bench_worker((slots, endings, executor, seen))
     yield slots, endings, executor, seen
     slots.inbox.close()
-    await asyncio.wait_for(worker.task, 1)  # the end of the inbox is the end of the worker
+    await asyncio.wait_for(worker.task, 10)  # the end of the inbox is the end of the worker
 
 
 async def test_from_the_inbox_to_the_endings(bench: tuple[Slots, Endings, Executor, list[Event]]) -> None:
@@ -69,14 +69,14 @@ async def test_from_the_inbox_to_the_endings(bench: tuple[Slots, Endings, Execut
     async def started() -> bool:
         return RunStarted(run) in seen
 
-    await until(started, seconds=1)
+    await until(started)
     assert len(endings.waiting) == 0
     executor.go.set()
 
     async def waiting() -> int:
         return len(endings.waiting)
 
-    await until(waiting, lambda n: n == 1, seconds=1)
+    await until(waiting, lambda n: n == 1)
     assert endings.waiting[0].change == complete(run, b"1")
     assert endings.waiting[0].seconds >= 0
     supervision = slots.runs[(run.id, run.run_epoch)]
@@ -96,7 +96,7 @@ async def test_of_jobs_that_lost_two_processes_one_runs_at_a_time(
     async def waiting() -> int:
         return len(endings.waiting)
 
-    await until(waiting, lambda n: n == 1, seconds=1)
+    await until(waiting, lambda n: n == 1)
     assert endings.waiting.popleft().change == hand_back(second)
     await asyncio.sleep(0.05)
     assert seen == [], "not before Postgres knows that the other is not here"
@@ -105,11 +105,11 @@ async def test_of_jobs_that_lost_two_processes_one_runs_at_a_time(
     async def started() -> bool:
         return seen == [RunStarted(first)]
 
-    await until(started, seconds=1)
+    await until(started)
     executor.go.set()
-    await until(waiting, lambda n: n == 1, seconds=1)
+    await until(waiting, lambda n: n == 1)
     slots.inbox.close()
-    await asyncio.wait_for(other.task, 1)
+    await asyncio.wait_for(other.task, 10)
 
 
 async def test_a_run_that_was_given_up_on_meanwhile_gives_its_slot_back(
@@ -128,7 +128,7 @@ async def test_a_run_that_was_given_up_on_meanwhile_gives_its_slot_back(
     async def free() -> int:
         return slots.free
 
-    await until(free, lambda n: n == 2, seconds=1)
+    await until(free, lambda n: n == 2)
     assert len(endings.waiting) == 0
 
 
@@ -154,7 +154,7 @@ async def tasks_of(
         async def done(n: int = n) -> bool:
             return len(endings.waiting) == n + 1
 
-        await until(done, seconds=1)
+        await until(done)
     (first, *_), (second, *_), (third, variable) = seen
     assert first is second, "a task for each would be expensive"
     assert variable == "clean"

@@ -107,12 +107,12 @@ class Load:
     async def done(self) -> int:
         return len(self.acknowledged) - len(await self.left())
 
-    async def finished(self, *, seconds: float = 30.0) -> None:
+    async def finished(self, *, seconds: float = 60.0) -> None:
         """Wait until every acknowledged job has ended for good, then ask the oracle."""
         await until(self.left, lambda left: not left, seconds=seconds)
         await oracle.check(self.database, self.acknowledged)
 
-    async def running(self, count: int, *, seconds: float = 15.0) -> None:
+    async def running(self, count: int, *, seconds: float = 60.0) -> None:
         """Wait until so many handlers have begun."""
 
         async def begun() -> int:
@@ -135,7 +135,7 @@ def run(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Processes
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=20) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         yield http
 
 

@@ -58,7 +58,7 @@ async def all_completed(load: Load, database: Connection) -> None:
     async def left() -> int:
         return int(await database.fetchval("SELECT count(*) FROM jobs"))
 
-    await until(left, lambda n: n == 0, seconds=30)
+    await until(left, lambda n: n == 0, seconds=60)
     found = await oracle.statuses(database)
     await oracle.check(database, [*load.acknowledged, *found])
     assert set(found.values()) == {"completed"}

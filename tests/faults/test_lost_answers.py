@@ -25,16 +25,16 @@ async def test_r08_of_a_claim(run: Processes, load: Load, database: Connection) 
         process = await run.start(JOBFLOW_LEASE=LEASE, DATABASE_URL=proxy.url).ready()
         proxy.marker = b"the-payload-of-a-claim"  # an insert is answered without it
         (id,) = await load.bulk(process, [load.job(seconds=0.02, mark="the-payload-of-a-claim")])
-        await asyncio.wait_for(proxy.dropped.wait(), 5)
+        await asyncio.wait_for(proxy.dropped.wait(), 20)
         row = await row_of(database, id)
         assert row is not None
         assert row["status"] == "processing"
         assert load.lines("begin") == []
         lost = time.monotonic()
         proxy.mend()
-        await load.running(1, seconds=5)
+        await load.running(1)
         note(f"it ran {time.monotonic() - lost:.1f} s after the answer was lost")
-        await load.finished(seconds=5)
+        await load.finished()
         assert len(process.events("claims_adopted")) == 1
         assert await oracle.moves(database, "processing", "pending") == 1
         row = await row_of(database, id)
@@ -58,17 +58,20 @@ async def test_r09_of_a_completion(run: Processes, load: Load, database: Connect
             row = await row_of(database, id)
             return row["status"] if row else None
 
-        await until(status, lambda status: status == "completed", seconds=5)
+        await until(status, lambda status: status == "completed")
         proxy.mend()
 
         async def another() -> int:
             return await load.one(process, load.job("noop"))
 
-        await until(another, lambda status: status == 201, seconds=5)  # there is one slot
-        await load.finished(seconds=10)  # the sweep's time, when the claim met a connection that was cut
+        await until(another, lambda status: status == 201)  # there is one slot
+        await load.finished()  # the sweep's time, when the claim met a connection that was cut
         assert len(load.lines("begin")) == 1
-        ended = [event for event in process.events("run_ended") if event["job_id"] == str(id)]
-        assert [event["status"] for event in ended] == ["completed"]
+
+        async def ended() -> list[str]:
+            return [event["status"] for event in process.events("run_ended") if event["job_id"] == str(id)]
+
+        assert await until(ended) == ["completed"]
         assert process.events("run_refused") == []
 
 
@@ -80,12 +83,16 @@ async def test_r15_of_a_pop(run: Processes, load: Load, database: Connection) ->
         await load.finished()
         ids = await load.bulk(process, [{**load.job(seconds=0.02), "delay": 1} for _ in range(4)])
         proxy.marker = ids[0].bytes
-        await asyncio.wait_for(proxy.dropped.wait(), 5)
-        assert all(id.bytes in proxy.swallowed for id in ids)
+        await asyncio.wait_for(proxy.dropped.wait(), 20)
+
+        async def swallowed() -> bool:
+            return all(id.bytes in proxy.swallowed for id in ids)
+
+        await until(swallowed)
         assert await database.fetchval("SELECT count(*) FROM jobs WHERE status = 'scheduled'") == 4
         lost = time.monotonic()
         proxy.mend()
-        await load.running(4, seconds=10)
+        await load.running(4)
         note(f"they ran {time.monotonic() - lost:.1f} s after the answer was lost")
         await load.finished()
         assert len(load.lines("begin")) == 4
@@ -110,7 +117,7 @@ async def test_r35_of_requests_with_one_key(
     job = load.job("noop", n=1)
     first = await asyncio.gather(*(post(victim.url, job) for _ in range(20)))
     assert first == [None] * 20
-    assert await victim.ended(seconds=5) == -9
+    assert await victim.ended() == -9
     assert await database.fetchval("SELECT count(*) FROM jobs") == 1
     again = [a for n in range(0, count, 20) for a in await asyncio.gather(*(post(other.url, job) for _ in range(20)))]
     assert {answer.status_code for answer in again if answer} == {201}

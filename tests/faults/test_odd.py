@@ -20,7 +20,7 @@ async def test_r40_whatever_a_handler_returns_or_raises(run: Processes, load: Lo
     jobs = [(value, raises) for value in ODD for raises in (False, True)]
     ids = await load.bulk(process, [{"type": "odd", "payload": {"value": v, "raises": r}} for v, r in jobs])
     neighbours = await load.bulk(process, [load.job("noop") for _ in range(50)])
-    await load.finished(seconds=30)
+    await load.finished(seconds=120)
     results = {}
     for (value, raises), id in zip(jobs, ids, strict=True):
         answer = await client.get(f"{process.url}/jobs/{id}")

@@ -59,7 +59,7 @@ async def test_r27_a_handler_that_takes_all_memory(run: Processes, load: Load, d
     await load.bulk(process, [load.job(seconds=0.02) for _ in range(50)])
     await load.bulk(process, [{"type": "die", "payload": {"how": "hoard"}, "max_attempts": 1}] * 3)
     await load.bulk(process, [load.job(seconds=0.02) for _ in range(50)])
-    await load.finished()
+    await load.finished(seconds=120)
     rows = await database.fetch("SELECT status, error_type FROM jobs")
     assert [tuple(row) for row in rows] == [("dead_letter", "MemoryError")] * 3
     process.terminate()

@@ -80,10 +80,10 @@ async def test_r10_flushed_again_and_again_under_load(hurt: Processes, load: Loa
             await redis.flushall()
             flushes += 1
             await asyncio.sleep(0.3)
-            assert time.monotonic() - began < 20, await load.left()
+            assert time.monotonic() - began < 60, await load.left()
         await posting
         assert longest <= width
-    await load.finished(seconds=1)
+    await load.finished()
 
 
 @pytest.mark.slow
@@ -116,9 +116,9 @@ async def test_r11_killed_and_back_after_a_while(
 
 async def test_r12_started_without_redis(run: Processes, load: Load, client: httpx.AsyncClient) -> None:
     process = await run.start(REDIS_URL=DEAD).ready()
-    await until(lambda: health_of(process, client), lambda text: text == "degraded: redis", seconds=3)
+    await until(lambda: health_of(process, client), lambda text: text == "degraded: redis")
     await load.mixed(process, 400)
-    await load.finished(seconds=15)
+    await load.finished()
     assert await health_of(process, client) == "degraded: redis"
     assert {e["server"] for e in process.events("server_away")} == {"redis"}
     assert process.events("server_back") == []
@@ -170,22 +170,22 @@ async def test_r14_whatever_it_refuses(hurt: Processes, own: Servers, load: Load
         await load.mixed(process, 100)
         await redis.execute_command("REPLICAOF", "127.0.0.1", "1")  # READONLY
         await load.mixed(process, 100)
-        await until(load.left, lambda left: not left, seconds=10)
+        await until(load.left, lambda left: not left, seconds=60)
         await redis.execute_command("REPLICAOF", "NO", "ONE")
         await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await load.mixed(process, 100)
         await redis.config_set("maxmemory", "1kb")  # OOM
         await load.mixed(process, 100)
-        await until(load.left, lambda left: not left, seconds=10)
+        await until(load.left, lambda left: not left, seconds=60)
         await redis.config_set("maxmemory", "0")
         await load.mixed(process, 100)
-    await load.finished(seconds=10)
+    await load.finished()
     assert own.valkey
     loading = asyncio.create_task(asyncio.to_thread(load_slowly, own.valkey))  # LOADING
     while not loading.done():
         assert await load.one(process, load.job("noop")) == 201
         await asyncio.sleep(0.05)
     assert await loading > 1
-    await until(lambda: health_of(process, client), lambda text: text == "ok", seconds=10)
+    await until(lambda: health_of(process, client), lambda text: text == "ok")
     await load.mixed(process, 100)
-    await load.finished(seconds=10)
+    await load.finished()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ async def test_r07_its_endings_are_refused_and_it_goes_on_under_a_new_identity(
     stale, other = run.start(), run.start()
     await stale.ready()
     await other.ready()
-    await load.bulk(stale, [load.job(seconds=2.0) for _ in range(20)])
+    await load.bulk(stale, [load.job(seconds=3.0) for _ in range(20)])
     await load.running(20)
     stale.stop()
     try:
@@ -31,15 +32,19 @@ async def test_r07_its_endings_are_refused_and_it_goes_on_under_a_new_identity(
         await load.running(20 + count)  # the other runs them now
     finally:
         stale.go_on()
-    await load.finished(seconds=10)
+    await load.finished()
 
     async def refused() -> int:
         return len(stale.events("run_refused"))
 
-    await until(refused, lambda n: n == count, seconds=5)
+    await until(refused, lambda n: n == count)
     assert sum(e["count"] for e in other.events("runs_rescued")) == count
     assert await oracle.moves(database, "processing", "pending") == count
-    (lost,) = stale.events("lease_lost")
+
+    async def renamed() -> list[dict[str, Any]]:
+        return stale.events("lease_lost")  # with its next beat
+
+    (lost,) = await until(renamed)
     assert lost["worker"] != lost["successor"]
     rows = {str(row["id"]): row["state"] for row in await database.fetch("SELECT id, state FROM workers")}
     assert rows[lost["worker"]] == "lost"
@@ -48,17 +53,17 @@ async def test_r07_its_endings_are_refused_and_it_goes_on_under_a_new_identity(
     other.terminate()
     assert await other.ended() == 0
     await load.bulk(stale, [load.job("noop") for _ in range(5)])
-    await load.finished(seconds=10)
+    await load.finished()
     who = "SELECT DISTINCT locked_by::text FROM jobs_done WHERE id = ANY ($1)"
     assert [row[0] for row in await database.fetch(who, load.acknowledged[-5:])] == [lost["successor"]]
 
 
-@pytest.mark.parametrize("seconds", [2.5, pytest.param(20.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [4.0, pytest.param(20.0, marks=pytest.mark.slow)])
 async def test_r24_a_handler_that_holds_the_loop_costs_no_lease(
     seconds: float, run: Processes, load: Load, client: httpx.AsyncClient
 ) -> None:
     """The heart beats in a thread of its own; nobody else takes the job, and whoever looks sees that it is not well."""
-    busy, other = run.start(), run.start(WORKER_CONCURRENCY="0")
+    busy, other = (run.start(WORKER_CONCURRENCY=slots, JOBFLOW_LEASE="2.5") for slots in ("10", "0"))
     await busy.ready()
     await other.ready()
     began = time.monotonic()
@@ -74,7 +79,7 @@ async def test_r24_a_handler_that_holds_the_loop_costs_no_lease(
         (line,) = [n for n in answer.text.splitlines() if n.startswith("jobflow_event_loop_lag_seconds ")]
         return float(line.split()[1])
 
-    await until(late, lambda lag: lag > seconds / 2, seconds=5)
+    await until(late, lambda lag: lag > seconds / 2)
     assert time.monotonic() - began >= seconds
     await load.finished()
     assert len(load.lines("begin")) == 1

@@ -151,9 +151,10 @@ class Twins(RuleBasedStateMachine):
                 float(value),
             )
         )
+        moment = self.server.now() + _seconds(float(value))  # the same for all of them, as in Postgres
         for id in ids:
             if id in self.server.jobs:
-                setattr(self.server.jobs[id], column, self.server.now() + _seconds(float(value)))
+                setattr(self.server.jobs[id], column, moment)
 
     @initialize()
     def begin(self) -> None:

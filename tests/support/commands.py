@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -10,13 +11,13 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jobflow.embedded.process import command_of
 from jobflow.settings import variables
 
-PATIENCE = 60  # seconds after which a process that does not say what it should is killed
+PATIENCE = 180  # seconds after which a process that does not say what it should is killed
 
 
 class Command:
@@ -76,10 +77,19 @@ def running(folder: Path, *arguments: str, **settings: str) -> Iterator[Command]
         command._guard.cancel()
 
 
+# Below those that the system hands out to others, and far from those of another process of tests.
+PORTS = range(20_000, 32_000)
+first = os.getpid() * 997 % len(PORTS)
+ports = itertools.cycle([*PORTS[first:], *PORTS[:first]])
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses, another one each time: nobody else takes it before who asked for it does."""
+    for port in ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 def get(url: str) -> int:

@@ -28,10 +28,12 @@ class Running:
         async def started() -> int:
             return len([s for s in self.engine._slots.runs.values() if s.started])
 
-        await until(started, lambda n: n == count, seconds=5)
+        await until(started, lambda n: n == count)
 
-    async def has(self, kind: type[Event], seconds: float = 5.0) -> Any:
+    async def has(self, kind: type[Event]) -> Any:
+        """The last event of that kind, once there is one."""
+
         async def find() -> list[Event]:
             return [event for event in self.seen if isinstance(event, kind)]
 
-        return (await until(find, seconds=seconds))[-1]
+        return (await until(find))[-1]

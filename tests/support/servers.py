@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,7 +57,8 @@ def sweep(folder: Path) -> None:
     """End the servers of test runs that were killed; those that live hold the lock of their folder."""
     for data in folder.iterdir():
         with suppress(EmbeddedError, OSError):
-            if (data / "jobflow.lock").exists():
+            begins = time.time() - data.stat().st_mtime < 60  # and may not have its lock yet
+            if (data / "jobflow.lock").exists() and not begins:
                 Servers(data, **programs()).clear()
                 shutil.rmtree(data, ignore_errors=True)
 

@@ -223,8 +223,9 @@ async def test_browsers_are_led_to_the_page(http: httpx.AsyncClient) -> None:
 # --- acting ---
 
 
-async def test_cancel_retry_discard_delete(http: httpx.AsyncClient) -> None:
-    path = f"/jobs/{(await submit(http))['id']}"
+async def test_cancel_retry_discard_delete(http: httpx.AsyncClient, database: asyncpg.Connection) -> None:
+    await database.execute("INSERT INTO queues (name, paused_at) VALUES ('stopped', now())")  # or it might run at once
+    path = f"/jobs/{(await submit(http, queue='stopped'))['id']}"
     for action, status in (("cancel", "cancelled"), ("cancel", "cancelled"), ("discard", "dead_letter")):
         answer = await http.post(f"{path}/{action}")
         assert (answer.status_code, answer.json()["status"]) == (200, status)

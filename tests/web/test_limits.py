@@ -49,7 +49,8 @@ async def test_one_turn_is_one_question() -> None:
     assert verdicts[7].headers[1] == (b"ratelimit", b'"default";r=2;t=31')
 
 
-async def test_what_comes_during_a_question_goes_with_the_next() -> None:
+async def test_what_comes_during_a_question_goes_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PATIENCE", 60.0)
     broker = Broker()
     broker.open.clear()
     asked = limiter(broker, limit=100)
@@ -79,6 +80,7 @@ async def test_no_more_than_the_limit_pass() -> None:
 @pytest.mark.parametrize("hung", [False, True])
 async def test_without_redis_the_process_counts_its_share(hung: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PATIENCE", 0.02)
+    monkeypatch.setattr(limits, "PAUSE", 60.0)
     broker = Broker()
     if hung:
         broker.open.clear()
@@ -92,6 +94,7 @@ async def test_without_redis_the_process_counts_its_share(hung: bool, monkeypatc
     assert all(v.granted for v in verdicts[8:])
     assert broker.questions == [("a", 8)]  # not asked again at once
 
+    monkeypatch.setattr(limits, "PATIENCE", 60.0)
     broker.open.set()
     broker.error = None
     monkeypatch.setattr(asked, "_ask_again", 0.0)

@@ -73,10 +73,8 @@ async def test_the_feed_hints_at_what_changed(app: Litestar, http: httpx.AsyncCl
     async with reading(app, "/events") as reader:
         assert await reader.chunks.get() == b"retry: 2000\n\n"
         assert (reader.status, reader.headers[b"content-type"]) == (200, b"text/event-stream; charset=utf-8")
-        began = time.monotonic()
         await submit(http, "noop")
-        assert (await reader.event("jobs")).isdigit()
-        assert time.monotonic() - began < 1.5
+        assert (await reader.event("jobs")).isdigit()  # how soon: tests/web/test_hub.py, tests/browser/test_live.py
 
 
 async def test_a_burst_is_one_hint_in_a_second(app: Litestar, http: httpx.AsyncClient) -> None:
@@ -93,15 +91,21 @@ async def test_a_burst_is_one_hint_in_a_second(app: Litestar, http: httpx.AsyncC
 
 
 async def test_one_job_is_followed_to_its_end(app: Litestar, http: httpx.AsyncClient) -> None:
-    job_id = await submit(http, "sleep", payload={"seconds": 0.4})
+    job_id = await submit(http, "sleep", payload={"seconds": 60})
     async with reading(app, f"/jobs/{job_id}/events") as reader:
-        statuses = [json.loads(await reader.event("status"))["status"]]
-        while statuses[-1] != "completed":
-            statuses.append(json.loads(await reader.event("status"))["status"])
+
+        async def status() -> str:
+            return str(json.loads(await reader.event("status"))["status"])
+
+        while await status() != "processing":
+            pass
+        await http.post(f"/jobs/{job_id}/cancel")
+        while (last := await status()) == "processing":  # once more, since it was asked to stop
+            pass
+        assert last == "cancelled"
         await reader.event("end")
         async with asyncio.timeout(5):
             await reader.ended.wait()
-    assert statuses[-2:] == ["processing", "completed"]
 
 
 async def test_the_stream_of_no_job_is_404(http: httpx.AsyncClient) -> None:
@@ -113,7 +117,7 @@ async def test_streams_end_when_the_process_drains(app: Litestar) -> None:
     async with reading(app, "/events") as reader:
         await reader.chunks.get()
         app.state.hub.close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):  # sooner than the next heartbeat
             await reader.ended.wait()
 
 
@@ -146,7 +150,7 @@ async def test_a_long_poll_answers_on_a_change(http: httpx.AsyncClient) -> None:
     waiting = asyncio.create_task(http.get(f"/jobs/{job_id}?wait=20"))
     await asyncio.sleep(0.1)
     await http.post(f"/jobs/{job_id}/cancel")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(15):
         assert (await waiting).json()["status"] == "cancelled"
 
 
@@ -155,7 +159,7 @@ async def test_a_long_poll_with_an_old_etag_answers_at_once(http: httpx.AsyncCli
     etag = (await http.get(f"/jobs/{job_id}")).headers["etag"]
     await http.post(f"/jobs/{job_id}/retry")
     await final(http, job_id)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(15):
         answer = await http.get(f"/jobs/{job_id}?wait=20", headers={"If-None-Match": etag})
     assert answer.status_code == 200
 

@@ -15,7 +15,7 @@ from jobflow.settings import Settings
 from tests.support.rows import NOBODY, add_job
 
 TOKEN = "a-token-of-visible-characters"
-EVIL = "<script>boom()</script><img src=x onerror=boom()>{{1234567*7}}${1234567*7}\"'><b hx-get=/evil hx-trigger=load>x</b></pre></textarea>"
+EVIL = "<script>boom()</script><img src=x onerror=boom()>{{7777777777*7}}${7777777777*7}\"'><b hx-get=/evil hx-trigger=load>x</b></pre></textarea>"
 
 
 @pytest.fixture

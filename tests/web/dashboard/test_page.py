@@ -17,7 +17,7 @@ from jobflow.errors import StoreUnavailable
 from jobflow.pool import Connection
 from jobflow.web.call import Visit
 from tests.support.pages import BROWSER, visit
-from tests.support.rows import add_job
+from tests.support.rows import add_job, ago
 from tests.web.dashboard.conftest import EVIL
 from tests.web.stubs import Stage
 
@@ -95,7 +95,7 @@ async def test_nothing_that_people_write_becomes_markup(
             assert "<script>" not in page.answer.text, path
             assert "<img" not in page.answer.text
             assert "<b hx" not in page.answer.text
-            assert "8641969" not in page.answer.text  # nor is a template made of it
+            assert "54444444439" not in page.answer.text  # nor is a template made of it
             assert "/evil" not in [link for link in page.links if "?" not in link]
     assert seen > 20, "the evil texts were not shown at all"
     assert EVIL.startswith("<script>")
@@ -104,7 +104,7 @@ async def test_nothing_that_people_write_becomes_markup(
 async def test_htmx_gets_the_fragment_alone_and_304_when_nothing_changed(
     http: httpx.AsyncClient, database: Connection
 ) -> None:
-    await add_job(database, "dead_letter")
+    await add_job(database, "dead_letter", created_at=ago(100_000))  # its age changes once a day
     await http.get("/dashboard/dlq", headers=BROWSER)  # for the cookie: the form token depends on it
     for path in ("/dashboard/dlq", "/dashboard/queues"):
         part = await http.get(path, headers=BROWSER | PART)
@@ -122,7 +122,7 @@ async def test_htmx_gets_the_fragment_alone_and_304_when_nothing_changed(
 async def test_tabs_of_several_people_share_a_fragment_but_never_a_form_token(
     app: Litestar, http: httpx.AsyncClient, database: Connection
 ) -> None:
-    id = await add_job(database, "dead_letter")
+    id = await add_job(database, "dead_letter", created_at=ago(100_000))  # its age changes once a day
     store, reads = app.parts.store, []  # type: ignore[attr-defined]
     list_jobs = store.list_jobs
 
@@ -144,7 +144,7 @@ async def test_tabs_of_several_people_share_a_fragment_but_never_a_form_token(
 
     answers = await asyncio.gather(*(part(cookie) for cookie in cookies for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200}
-    assert len(reads) <= 3  # a round of hints may have come between
+    assert len(reads) <= 10  # of 30: a round of hints may have come between, and none counts for more than a second
     tokens = [re.findall(r'name="csrf" value="(\w+)"', answer.text) for answer in answers]
     pages = app.state.pages
     for n, cookie in enumerate(cookies):
