@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import httpx
@@ -203,7 +204,10 @@ async def test_a_running_job_is_asked_to_stop(tab: Page, api: httpx.AsyncClient)
     await tab.goto(f"/dashboard/jobs/{id}")
     await expect(tab.locator(".title .badge").first).to_have_text("processing")
     await tab.get_by_role("button", name="Request cancel").click()
-    await expect(tab.get_by_role("status")).to_have_text("Cancel: its handler was asked to stop.")
+    # It may have stopped before the answer; the sentence for one that takes its time: tests/web/dashboard/test_job.py.
+    await expect(tab.get_by_role("status")).to_have_text(
+        re.compile(r"^Cancel: (its handler was asked to stop|done)\.$")
+    )
     await expect(tab.locator(".title .badge").first).to_have_text("cancelled")  # live
 
 
