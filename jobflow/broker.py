@@ -6,7 +6,8 @@ Nothing here decides anything: deleting any key at any moment delays work and lo
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+import struct
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ HINT_CHANNEL = "jf:hint"
 SUBSCRIBED = ""  # no queue has this name
 TIMEOUT = 3.0  # seconds for any answer
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+RECORD = struct.Struct(">q16s")  # a row of a page: run_at in µs since then, and id
 LAST = 2**53 - 1  # the last microsecond that a score holds exactly, and that has the 16 digits the scripts cut by
 
 
@@ -57,6 +60,30 @@ class Entry(NamedTuple):
     priority: int
     run_at: datetime
     id: UUID
+
+
+class Page:
+    """The next rows of a lane, packed by Postgres: most go to Redis as they are."""
+
+    __slots__ = ("_priority", "packed")
+
+    def __init__(self, priority: int, packed: bytes) -> None:
+        self._priority, self.packed = priority, packed
+
+    def __len__(self) -> int:
+        return len(self.packed) // RECORD.size
+
+    @property
+    def tail(self) -> tuple[datetime, UUID]:
+        """The last row."""
+        us, id = RECORD.unpack_from(self.packed, len(self.packed) - RECORD.size)
+        return POSTGRES_EPOCH + us * MICROSECOND, pgproto.UUID(id)
+
+    def entries(self) -> list[Entry]:
+        return [
+            Entry(self._priority, POSTGRES_EPOCH + us * MICROSECOND, pgproto.UUID(id))
+            for us, id in RECORD.iter_unpack(self.packed)
+        ]
 
 
 class Pushed(NamedTuple):
@@ -105,10 +132,9 @@ class Broker:
         )
         return Pushed(added, cold)
 
-    async def fill(self, queue: str, priority: int, seen: str, full: bool, rows: Sequence[Entry]) -> bool:
+    async def fill(self, queue: str, priority: int, seen: str, full: bool, packed: bytes) -> bool:
         """Add a page to a lane. False: the lane is not as it was ``seen``, start again."""
-        page = b"".join([b"%016d%b" % (micros(run_at), id.bytes) for _, run_at, id in rows])
-        args = [priority, self.lane_size, seen, int(full), page]
+        args = [priority, self.lane_size, seen, int(full), packed]
         return bool(await self._run("fill", [lane_key(queue, priority), states_key(queue)], args))
 
     async def pop(self, queue: str, now: datetime, want: int) -> Popped:

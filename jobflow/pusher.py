@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 
 from jobflow import failpoints
@@ -13,11 +13,12 @@ from jobflow.errors import BrokerUnavailable
 CHUNK = 1_000  # ids for each script call, which holds Redis for about 2 ms
 
 Heard = Callable[[str, list[int]], None]
+Offer = Callable[[str, list[Entry]], bool]
 
 
 class Pusher:
     """``heard(queue, cold)`` is told of every push: workers wake up, and cold lanes are filled. ``told(moment)`` hears what
-    Postgres' clock has shown."""
+    Postgres' clock has shown. ``offer(queue, entries)`` may take new jobs instead: then nothing is pushed."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -25,11 +26,15 @@ class Pusher:
         self._task: asyncio.Task[None] | None = None
         self.heard: Heard = lambda queue, cold: None
         self.told: Callable[[datetime], None] = lambda moment: None
+        self.offer: Offer = lambda queue, entries: False
 
-    def push(self, queue: str, entries: Iterable[Entry], committed: datetime | None = None) -> None:
-        """Only after the commit: a lane must never know more than Postgres. ``committed``: by its clock, if that is known."""
+    def push(self, queue: str, entries: list[Entry], committed: datetime | None = None) -> None:
+        """Only after the commit: a lane must never know more than Postgres. ``committed``: when new jobs were written, by
+        its clock."""
         if committed is not None:
             self.told(committed)
+            if self.offer(queue, entries):
+                return
         self._waiting.setdefault(queue, []).extend(entries)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="pusher")

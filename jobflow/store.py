@@ -233,11 +233,12 @@ class Store:
 
     async def page_lanes(
         self, queue: str, tails: dict[int, tuple[datetime, UUID] | None], limit: int, before: datetime | None = None
-    ) -> list[Row]:
+    ) -> dict[int, bytes]:
         known = [tail or (None, None) for tail in tails.values()]
-        return await self._rows(
+        rows = await self._rows(
             "page_lanes", queue, list(tails), [run_at for run_at, _ in known], [id for _, id in known], limit, before
         )
+        return {row["priority"]: row["page"] for row in rows}
 
     async def expire_jobs(self, limit: int) -> list[Row]:
         return await self._rows("expire_jobs", limit)

@@ -32,7 +32,7 @@ from jobflow.engine.fairness import Fairness
 from jobflow.errors import BrokerUnavailable
 from jobflow.statements import LUA
 from tests.support.commands import free_port
-from tests.support.lanes import states_of
+from tests.support.lanes import packed, states_of
 from tests.support.proxy import proxied
 from tests.support.waiting import until
 
@@ -65,7 +65,7 @@ async def small(redis_url: str) -> AsyncIterator[Broker]:
 
 async def opened(broker: Broker, *priorities: int, queue: str = Q) -> None:
     for priority in priorities:
-        assert await broker.fill(queue, priority, "", False, [])
+        assert await broker.fill(queue, priority, "", False, b"")
 
 
 async def lane_of(raw: Any, priority: int, queue: str = Q) -> dict[UUID, int]:
@@ -101,7 +101,7 @@ async def test_an_open_lane_takes_all_and_each_id_once(broker: Broker, raw: Any)
 
 async def test_a_spilled_lane_takes_what_is_not_after_its_tail(small: Broker, raw: Any) -> None:
     page = entries(5)
-    assert await small.fill(Q, 5, "", True, page)
+    assert await small.fill(Q, 5, "", True, packed(page))
     tail = page[-1]
     assert f"{micros(tail.run_at)}:{tail.id.hex}" == (await states_of(small, Q))[5]
     before = Entry(5, tail.run_at - timedelta(microseconds=1), uuid7())
@@ -127,7 +127,7 @@ async def test_a_fill_that_overflows_spills_too(small: Broker, raw: Any) -> None
     await opened(small, 5)
     await small.push(Q, entries(8))
     many = entries(8, seconds=-2000)
-    assert await small.fill(Q, 5, "+", False, many)
+    assert await small.fill(Q, 5, "+", False, packed(many))
     kept = await lane_of(raw, 5)
     assert len(kept) == 10
     last = parse_tail((await states_of(small, Q))[5])
@@ -143,13 +143,13 @@ async def test_a_fill_is_refused_when_the_lane_is_not_as_it_was_seen(small: Brok
         if real == "+":
             await opened(small, 5)
         if real == "tail":
-            await small.fill(Q, 5, "", True, page[:2])
+            await small.fill(Q, 5, "", True, packed(page[:2]))
         before = (await lane_of(raw, 5), await states_of(small, Q))
-        refused[real, seen] = not await small.fill(Q, 5, seen, False, page)
+        refused[real, seen] = not await small.fill(Q, 5, seen, False, packed(page))
         assert before == (await lane_of(raw, 5), await states_of(small, Q))
     assert set(refused.values()) == {True}
     state = (await states_of(small, Q))[5]
-    assert await small.fill(Q, 5, state, False, page[2:])
+    assert await small.fill(Q, 5, state, False, packed(page[2:]))
     assert (await states_of(small, Q))[5] == "+"
     assert len(await lane_of(raw, 5)) == 4
 
@@ -176,8 +176,8 @@ async def test_scores_and_tails_are_exact_to_the_microsecond(small: Broker, raw:
 async def test_a_job_for_the_end_of_all_days_spoils_nothing(small: Broker, raw: Any) -> None:
     never = Entry(5, datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), uuid7())
     first, last = entries(2)
-    assert await small.fill(Q, 5, "", False, [first, never, last])
-    await small.fill(Q, 6, "", True, [Entry(6, never.run_at, never.id)])
+    assert await small.fill(Q, 5, "", False, packed([first, never, last]))
+    await small.fill(Q, 6, "", True, packed([Entry(6, never.run_at, never.id)]))
     await small.push(Q, [Entry(5, never.run_at, uuid7()), *entries(1)])
     lane = await lane_of(raw, 5)
     assert len(lane) == 5
@@ -233,11 +233,11 @@ async def test_a_pop_asks_for_lanes_that_run_low_once_a_second_and_never_for_ope
     await opened(small, *(p for p in PRIORITIES if p != 5))
     assert await fills(at(2.2)) == {5: ""}
     page = entries(9)
-    await small.fill(Q, 5, "", True, page)
+    await small.fill(Q, 5, "", True, packed(page))
     tail = (await states_of(small, Q))[5]
     asked = [await fills(at(3 + n / 1000)) for n in range(6)]  # 8, 7, 6, 5, 4, 3 are left
     assert [{}, {}, {}, {}, {5: tail}, {}] == asked
-    await small.fill(Q, 5, tail, True, entries(1, seconds=-900))
+    await small.fill(Q, 5, tail, True, packed(entries(1, seconds=-900)))
     assert {5} == set(await fills(at(3.1)))  # a fill gives the lease back: it is still low
 
 
@@ -419,7 +419,7 @@ class World:
             late = self.new()
             await self.push(late)
         full = len(rows) == page
-        if not await self.broker.fill(Q, priority, state, full, rows):
+        if not await self.broker.fill(Q, priority, state, full, packed(rows)):
             self.done["stale"] += 1
             return
         self.done["full" if full else "opened"] += 1
@@ -495,7 +495,7 @@ async def test_what_is_pushed_between_the_read_and_the_opening_is_found_by_the_s
     first, late, early = Entry(5, at(-5), uuid7()), Entry(5, at(-4), uuid7()), Entry(5, at(-9), uuid7())
     rows = [first]  # read
     assert await broker.push(Q, [late, early]) == (0, [5])  # committed after the read: refused
-    assert await broker.fill(Q, 5, "", False, rows)  # opened
+    assert await broker.fill(Q, 5, "", False, packed(rows))  # opened
     assert {first.id} == set(await lane_of(raw, 5))
     assert await broker.push(Q, [early, first, late]) == (2, [])  # read again from the old tail
     assert [early.id, first.id, late.id] == (await broker.pop(Q, NOW, 9)).ids
@@ -560,7 +560,7 @@ async def test_the_window_goes_by_the_clock(broker: Broker) -> None:
 async def use_all(broker: Broker) -> list[str]:
     """Every script once. Returns which of them said that Redis is unavailable."""
     calls = {
-        "fill": lambda: broker.fill(Q, 5, "", False, entries(1)),
+        "fill": lambda: broker.fill(Q, 5, "", False, packed(entries(1))),
         "push": lambda: broker.push(Q, entries(1)),
         "pop": lambda: broker.pop(Q, NOW, 1),
         "drop": lambda: broker.drop(Q, [(5, uuid7())]),

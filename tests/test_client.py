@@ -81,7 +81,7 @@ async def lanes(broker: Broker, queue: str = "default") -> set[UUID]:
 
 async def open_lanes(broker: Broker, queue: str = "default") -> None:
     for priority in range(10):
-        await broker.fill(queue, priority, "", False, [])
+        await broker.fill(queue, priority, "", False, b"")
 
 
 # ---- prepare --------------------------------------------------------------------------------------------------------

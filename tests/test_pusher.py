@@ -41,7 +41,7 @@ def pushes(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, i
 
 
 async def test_what_is_handed_over_is_in_the_lane_after_a_flush(broker: Broker) -> None:
-    await broker.fill("q", 5, "", False, [])
+    await broker.fill("q", 5, "", False, b"")
     pusher, some = Pusher(broker), entries(3)
     heard = Heard(pusher)
     pusher.push("q", some)
@@ -60,7 +60,7 @@ async def test_those_who_listen_learn_of_cold_lanes(broker: Broker) -> None:
 
 
 async def test_many_requests_share_a_push_and_big_ones_are_cut(broker: Broker, pushes: list[tuple[str, int]]) -> None:
-    await broker.fill("q", 5, "", False, [])
+    await broker.fill("q", 5, "", False, b"")
     pusher = Pusher(broker)
     heard = Heard(pusher)
     for _ in range(10):
@@ -107,3 +107,33 @@ async def test_the_time_of_a_commit_is_passed_on(broker: Broker) -> None:
     pusher.push("mail", entries(1))
     await pusher.flush()
     assert told == [NOW]
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_new_jobs_that_somebody_takes_are_not_pushed(
+    broker: Broker, pushes: list[tuple[str, int]], taken: bool
+) -> None:
+    pusher, some = Pusher(broker), entries(3)
+    heard, calls = Heard(pusher), []
+
+    def offer(queue: str, offered: list[Entry]) -> bool:
+        calls.append((queue, offered))
+        return taken
+
+    pusher.told, pusher.offer = calls.append, offer
+    pusher.push("q", some, NOW)
+    assert calls == [NOW, ("q", some)], "the time first: by it they are due"
+    await pusher.flush()
+    assert pushes == ([] if taken else [("q", 3)])
+    assert [queue for queue, _ in heard.calls] == [queue for queue, _ in pushes]
+
+
+async def test_only_new_jobs_are_offered(broker: Broker, pushes: list[tuple[str, int]]) -> None:
+    """What runs again may have been taken by somebody else by now: its lane knows each id once."""
+    pusher = Pusher(broker)
+    offered: list[str] = []
+    pusher.offer = lambda queue, entries: bool(offered.append(queue)) or True
+    pusher.push("q", entries(2))
+    await pusher.flush()
+    assert offered == []
+    assert pushes == [("q", 2)]

@@ -15,6 +15,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from jobflow import lifecycle
+from jobflow.broker import Page
 from jobflow.errors import AnswerLost, NotFound, Pruned
 from jobflow.lifecycle import MOVES, Cause, Change, Failure, Run, Status
 from jobflow.pool import Connection, Pool
@@ -873,13 +874,15 @@ async def test_a_page_of_lanes_goes_on_after_the_last_row_seen(store: Store, dat
     seen: dict[int, list[tuple[datetime, UUID]]] = {1: [], 4: []}
     tails: dict[int, tuple[datetime, UUID] | None] = {1: None, 4: None}
     for _ in range(3):
-        for row in await store.page_lanes("default", tails, 2):
-            seen[row["priority"]].append((row["run_at"], row["id"]))
+        for priority, packed in (await store.page_lanes("default", tails, 2)).items():
+            page = Page(priority, packed)
+            seen[priority] += [(run_at, id) for _, run_at, id in page.entries()]
+            assert page.tail == seen[priority][-1]
         tails = {p: lane[-1] for p, lane in seen.items()}
     assert order == seen
-    assert await store.page_lanes("default", tails, 2) == []
+    assert await store.page_lanes("default", tails, 2) == {}
     early = await store.page_lanes("default", {1: None}, 10, moment + timedelta(seconds=1))
-    assert [id for _, id in order[1][:2]] == [row["id"] for row in early]
+    assert [id for _, id in order[1][:2]] == [entry.id for entry in Page(1, early[1]).entries()]
 
 
 async def folded(database: Connection) -> dict[tuple[str, str], int]:

@@ -32,6 +32,10 @@ class Agenda:
     def queues(self) -> list[str]:
         return list(self._queues)
 
+    def holds(self, queue: str) -> bool:
+        """Whether a new job of this queue has to wait for its turn: others may be before it, or the queue rests."""
+        return queue in self._worth or self._queues.get(queue, True)
+
     def notice(self, queue: str) -> None:
         """Something may be due in this queue."""
         self._queues.setdefault(queue, False)

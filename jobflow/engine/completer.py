@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from uuid import UUID
 
 import asyncpg
 
@@ -58,7 +59,12 @@ class Endings:
         self.wake.set()
 
     def take(self) -> list[Ending]:
-        return [self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH))]
+        """A batch, with one ending for each job: who is accepted is told by the job's id. (A run whose claim was forgotten
+        and the next one of the same job may end at the same time.)"""
+        batch: dict[UUID, Ending] = {}
+        while self.waiting and len(batch) < BATCH and (id := self.waiting[0].change.run.id) not in batch:
+            batch[id] = self.waiting.popleft()
+        return list(batch.values())
 
 
 class Completer:
@@ -76,11 +82,15 @@ class Completer:
         batch = self._endings.take()
         if not batch:
             return IDLE
+        runs = [e.change.run for e in batch]
+        self._slots.expect(runs)
         try:
             await self._write(batch)
         except BaseException:
             self._endings.waiting.extendleft(e for e in reversed(batch) if not e.settled)
             raise
+        finally:
+            self._slots.give_up(runs)
         return 0
 
     async def _write(self, batch: list[Ending]) -> None:

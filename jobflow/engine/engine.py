@@ -17,6 +17,7 @@ from jobflow.engine.completer import Completer, Ending, Endings
 from jobflow.engine.executor import Executor
 from jobflow.engine.fetcher import Fetcher
 from jobflow.engine.folder import Folder
+from jobflow.engine.handoff import Handoff
 from jobflow.engine.health import Health
 from jobflow.engine.heartbeat import Audit, Heartbeat
 from jobflow.engine.hints import Hints
@@ -76,11 +77,12 @@ class Engine:
         self.state: State = "starting"
         self.hopeless: Callable[[], None] = lambda: None
         self._settings, self._registry, self._events = settings, registry, events
-        self._store, self._client = store, client
+        self._store, self._client, self._pusher = store, client, pusher
         self._health, self._pulse = Health(events), Pulse()
         self._agenda, self._lease = Agenda(), Lease(settings.lease)
         self._slots = slots = Slots(settings.worker_concurrency, self._agenda.wake)
         self._endings = endings = Endings(slots)
+        self._handoff = Handoff(agenda=self._agenda, slots=slots, lease=self._lease)
         self._heartbeat = Heartbeat(
             settings.database_url, self._lease, events,
             version=version, concurrency=slots.total, types=sorted(registry.types),
@@ -89,12 +91,7 @@ class Engine:
         shared: dict[str, Any] = {"store": store, "events": events}
         known: dict[str, Any] = {"lease": self._lease, "agenda": self._agenda, "health": self._health}
         self._scheduler = Scheduler(**shared, **known, broker=broker)
-        self._fetchers = [
-            Fetcher(
-                f"fetcher-{n}", store=store, broker=broker, slots=slots, scheduler=self._scheduler, shaken=self._shaken, **known
-            )
-            for n in range(PAIRS if slots.total else 0)
-        ]  # fmt: skip
+        self._fetchers = self._make_fetchers(broker, **known)
         self._completers = [
             Completer(f"completer-{n}", **shared, endings=endings, slots=slots, pusher=pusher) for n in range(PAIRS)
         ]
@@ -113,13 +110,23 @@ class Engine:
                 hopeless=lambda: self.hopeless(),
             ),
         ]  # fmt: skip
-        pusher.heard, pusher.told, self.hints.stop = self._heard, self._lease.tell, self._heartbeat.hurry
+        pusher.heard, pusher.told, pusher.offer = self._heard, self._lease.tell, self._handoff.offer
+        self.hints.stop = self._heartbeat.hurry
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="handler")
         self._claiming, self._ending, self._upkeeping = Stop(), Stop(), Stop()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._suspects: set[Key] = set()
         self._handled: tuple[float, set[str]] = (0.0, set())
         self._hurried = asyncio.Event()
+
+    def _make_fetchers(self, broker: Broker, **known: Any) -> list[Fetcher]:
+        return [
+            Fetcher(
+                f"fetcher-{n}", **known, store=self._store, broker=broker, slots=self._slots, handoff=self._handoff,
+                scheduler=self._scheduler, shaken=self._shaken,
+            )
+            for n in range(PAIRS if self._slots.total else 0)
+        ]  # fmt: skip
 
     def _listen(self, broker: Broker) -> list[Listener]:
         return [
@@ -277,6 +284,8 @@ class Engine:
         fetchers = [self._tasks[f.name] for f in self._fetchers]
         if fetchers:
             await asyncio.wait(fetchers)
+        for queue, entries in self._handoff.close().items():
+            self._pusher.push(queue, entries)
         for supervision in self._slots.inbox.clear():
             self._endings.offer(unstart(supervision.run), supervision)
 

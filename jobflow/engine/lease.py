@@ -66,8 +66,10 @@ class Lease:
         return self.worker is not None and boottime() < self.trust_until and self.audited >= self._shaken
 
     def healthy(self) -> bool:
-        """Whether this process may judge others: its own beats were answered for two periods without a failure."""
-        return self.healthy_since is not None and boottime() - self.healthy_since > 2 * self.seconds / 5
+        """Whether this process may judge others: its own beats were answered for two periods without a failure, and up to
+        now: who stood still for a while does not know yet whether Postgres did, too."""
+        periods = 2 * self.seconds / 5
+        return self.healthy_since is not None and boottime() - self.healthy_since > periods > self.silence()
 
     def silence(self) -> float:
         """Seconds since a beat was answered."""

@@ -22,6 +22,11 @@ class Wake:
         self._set = False
         self._waiters: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def awaited(self) -> bool:
+        """Whether ``set()`` would wake somebody."""
+        return bool(self._waiters)
+
     def set(self) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from jobflow import failpoints
-from jobflow.broker import PRIORITIES, Broker, Entry, parse_tail
+from jobflow.broker import PRIORITIES, Broker, Entry, Page, parse_tail
 from jobflow.engine.agenda import Agenda
 from jobflow.engine.health import Health
 from jobflow.engine.lease import Lease, boottime
@@ -26,6 +26,7 @@ SWEEP_PAGE = 1_000  # rows for each step of the sweep, in each lane
 OVERDUE = timedelta(seconds=5)  # a job that is due for longer was lost on its way, or waits behind a backlog
 ROUND = 1.0  # seconds
 EXPIRED = 500  # jobs ended for each round
+NOTHING = Page(0, b"")
 
 Tail = tuple[datetime, UUID] | None
 
@@ -86,9 +87,9 @@ class Scheduler:
         await failpoints.reach("refill.read")
         opened: dict[int, Tail] = {}
         for priority, state in lanes.items():
-            rows = found.get(priority, [])
-            full = len(rows) == self._page
-            if await self._broker.fill(queue, priority, state, full, rows) and not full:
+            page = found.get(priority, NOTHING)
+            full = len(page) == self._page
+            if await self._broker.fill(queue, priority, state, full, page.packed) and not full:
                 opened[priority] = tails[priority]
         await failpoints.reach("refill.filled")
         if opened:
@@ -101,23 +102,23 @@ class Scheduler:
         while tails:
             found = await self._read(queue, tails, None)
             await failpoints.reach("refill.read_again")
-            await self._push(queue, [row for lane in found.values() for row in lane])
-            tails = {p: (lane[-1].run_at, lane[-1].id) for p, lane in found.items() if len(lane) == self._page}
+            await self._push(queue, [row for page in found.values() for row in page.entries()])
+            tails = {p: page.tail for p, page in found.items() if len(page) == self._page}
 
     async def _sweep(self, queue: str) -> int:
         """One page of each lane's overdue rows: finds lost pushes, lost pops, dead fetchers and late commits."""
         cursors = self._cursors.setdefault(queue, dict.fromkeys(PRIORITIES))
         found = await self._read(queue, cursors, self._lease.now() - OVERDUE, SWEEP_PAGE)
         await failpoints.reach("sweep.read")
-        rows = [row for lane in found.values() for row in lane]
+        rows = [row for page in found.values() for row in page.entries()]
         added = await self._push(queue, rows)
         await failpoints.reach("sweep.pushed")
         self._swept[queue] = self._swept.get(queue, 0) + len(rows)
         for priority in PRIORITIES:
-            lane = found.get(priority, [])
+            page = found.get(priority, NOTHING)
             # Beyond the window pushes are refused anyway: start again at the head.
-            more = len(lane) == SWEEP_PAGE and self._swept[queue] < self._broker.lane_size
-            cursors[priority] = (lane[-1].run_at, lane[-1].id) if more else None
+            more = len(page) == SWEEP_PAGE and self._swept[queue] < self._broker.lane_size
+            cursors[priority] = page.tail if more else None
         if not any(cursors.values()):
             self._swept[queue] = 0
         return added
@@ -136,8 +137,6 @@ class Scheduler:
 
     async def _read(
         self, queue: str, tails: dict[int, Tail], before: datetime | None, limit: int | None = None
-    ) -> dict[int, list[Entry]]:
-        lanes: dict[int, list[Entry]] = {}
-        for priority, run_at, id in await self._store.page_lanes(queue, tails, limit or self._page, before):
-            lanes.setdefault(priority, []).append(Entry(priority, run_at, id))
-        return lanes
+    ) -> dict[int, Page]:
+        pages = await self._store.page_lanes(queue, tails, limit or self._page, before)
+        return {priority: Page(priority, packed) for priority, packed in pages.items()}

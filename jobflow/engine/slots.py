@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from uuid import UUID
 
@@ -28,7 +29,9 @@ class Slots:
         self.runs: dict[Key, Supervision] = {}
         self.inbox = Inbox()
         self._freed = freed
-        self._reserved = 0
+        self._ahead: deque[tuple[str, list[UUID]]] = deque()  # queue, ids that left Redis
+        self._reserved = self._promised = 0
+        self._coming = 0  # slots that are about to fall free: their runs' endings are on their way to Postgres
         self.stuck: set[Supervision] = set()  # handlers that do not end; each has its slot for good
         self._suspect: Key | None = None
 
@@ -42,6 +45,38 @@ class Slots:
         self._reserved += count
         return count
 
+    def expect(self, runs: Iterable[Run]) -> None:
+        """The endings of these are sent to Postgres now."""
+        self._coming += sum(key(run) in self.runs for run in runs)
+        if self.free <= 0:
+            self._freed.set()
+
+    def give_up(self, runs: Iterable[Run]) -> None:
+        """Postgres was asked to end these: those that it did not end keep their slots."""
+        self._coming -= sum(key(run) in self.runs for run in runs)
+
+    def promise(self, most: int) -> int:
+        """Choose jobs for slots that are about to fall free. Returns for how many."""
+        count = max(min(most, self._coming - self._promised), 0)
+        self._promised += count
+        return count
+
+    def keep_ahead(self, promised: int, queue: str, ids: list[UUID]) -> None:
+        """These were found for the slots promised."""
+        self._promised -= promised - len(ids)
+        if ids:
+            self._ahead.append((queue, ids))
+
+    def take_ahead(self) -> tuple[str, list[UUID]] | None:
+        """Jobs that were chosen ahead, with slots set aside for them: they come before all others."""
+        if not self._ahead or not (count := self.reserve(len(self._ahead[0][1]))):
+            return None
+        queue, ids = self._ahead.popleft()
+        if count < len(ids):
+            self._ahead.appendleft((queue, ids[count:]))
+        self._promised -= count
+        return queue, ids[:count]
+
     def fill(self, reserved: int, runs: Iterable[Run]) -> int:
         """The claim was answered: its runs take the slots set aside, the others are free again."""
         self._reserved -= reserved
@@ -54,7 +89,8 @@ class Slots:
 
     def release(self, runs: Iterable[Run]) -> None:
         for run in runs:
-            self.runs.pop(key(run), None)
+            if self.runs.pop(key(run), None) is not None:
+                self._coming -= 1
         self._freed.set()
 
     def isolate(self, run: Run) -> bool:

@@ -2,16 +2,16 @@
 -- $1 uuid[] id · $2 bigint[] run_epoch · $3 uuid[] worker · $4 text[] result (JSON or NULL)
 -- Returns: id of each that was accepted
 -- SKIP LOCKED: a row that somebody holds for long (a person's transaction) must not stop the other endings.
--- `(SELECT …)` as in claim_jobs: by primary key, however many there are.
+-- By primary key, then by place, as claim_jobs; one that was changed since this statement began is offered again.
 WITH ended AS MATERIALIZED (
-  SELECT j.id, e.result
-  FROM unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::uuid[]), (SELECT $4::text[]))
-    AS e (id, run_epoch, worker, result)
-    JOIN jobs j ON j.id = e.id
-  WHERE j.status || '' = {processing} AND j.run_epoch = e.run_epoch AND j.locked_by = e.worker
-  ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+  SELECT h.place, e.result
+  FROM (SELECT * FROM unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::uuid[]), (SELECT $4::text[]))
+          AS g (id, run_epoch, worker, result) ORDER BY id) e CROSS JOIN LATERAL (
+    SELECT j.ctid AS place FROM jobs j
+    WHERE j.id = e.id AND j.status || '' = {processing} AND j.run_epoch = e.run_epoch AND j.locked_by = e.worker
+    FOR UPDATE OF j SKIP LOCKED) h
 ), gone AS (
-  DELETE FROM jobs j USING ended e WHERE j.id = e.id
+  DELETE FROM jobs j USING ended e WHERE j.ctid = e.place
   RETURNING j.id, j.owner, j.queue, j.type, j.priority, j.attempt, j.max_attempts, j.rescues, j.run_epoch, j.locked_by,
             j.run_at, j.timeout, j.expires_at, j.created_at, j.started_at, j.unique_key, j.group_key, j.flags, j.batch,
             j.schedule, j.trace_id, j.tags, j.payload, j.error_type, j.error_message, e.result::jsonb AS result

@@ -2,10 +2,10 @@
 -- $1 uuid[] id
 -- Returns: id, queue, priority, before
 WITH wanted AS MATERIALIZED (
-  SELECT j.id FROM unnest((SELECT $1::uuid[])) AS w (id) JOIN jobs j ON j.id = w.id
-  WHERE j.status || '' <> {processing} ORDER BY j.id FOR UPDATE OF j
+  SELECT j.id FROM unnest((SELECT $1::uuid[])) AS w (id) JOIN jobs j ON j.id = ANY (ARRAY[w.id])
+  WHERE j.status || '' <> {processing} ORDER BY w.id FOR UPDATE OF j
 ), gone AS (
-  DELETE FROM jobs j USING wanted w WHERE j.id = w.id RETURNING j.id, j.queue, j.priority, j.status, 0 AS bucket
+  DELETE FROM jobs j USING wanted w WHERE j.id = ANY (ARRAY[w.id]) RETURNING j.id, j.queue, j.priority, j.status, 0 AS bucket
 ), gone_done AS (
   DELETE FROM jobs_done d USING unnest((SELECT $1::uuid[])) AS w (id) WHERE d.id = w.id
   RETURNING d.id, d.queue, d.priority, {completed} AS status, job_day(d.id) AS bucket

@@ -5,7 +5,7 @@
 -- $14 boolean revoke: raise the epoch, because somebody other than the run's own worker ends it
 -- Returns: id, queue, priority, status, run_at of each that was accepted
 -- A cancel request wins over every ending but success, be it a release, a snooze, a rescue or the last failure.
--- `(SELECT …)` as in claim_jobs: by primary key, however many there are.
+-- `(SELECT …)`, and an `ANY (ARRAY[…])` that no plan can begin with: by primary key, however many there are (see claim_jobs).
 WITH ended AS MATERIALIZED (
   SELECT e.*, j.attempt AS run_attempt, j.started_at, j.queue, j.priority,
          CASE WHEN j.cancel_requested_at IS NOT NULL THEN {cancelled} ELSE e.after END AS status
@@ -13,9 +13,9 @@ WITH ended AS MATERIALIZED (
               (SELECT $6::int[]), (SELECT $7::int[]), (SELECT $8::float8[]), (SELECT $9::text[]), (SELECT $10::text[]),
               (SELECT $11::text[]), (SELECT $12::text[]), (SELECT $13::boolean[]))
     AS e (id, run_epoch, worker, after, cause, attempt, rescues, delay, reason, error_type, error_message, traceback, recorded)
-    JOIN jobs j ON j.id = e.id
+    JOIN jobs j ON j.id = ANY (ARRAY[e.id])
   WHERE j.status || '' = {processing} AND j.run_epoch = e.run_epoch AND j.locked_by = e.worker
-  ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+  ORDER BY e.id FOR UPDATE OF j SKIP LOCKED
 ), moved AS (
   UPDATE jobs j
   SET status = e.status, attempt = e.attempt, rescues = e.rescues, updated_at = now(),
@@ -25,7 +25,7 @@ WITH ended AS MATERIALIZED (
       cancel_reason = CASE WHEN e.status = {cancelled} THEN coalesce(j.cancel_reason, e.reason) END,
       error_type = coalesce(e.error_type, j.error_type), error_message = coalesce(e.error_message, j.error_message),
       finished_at = CASE WHEN e.status IN ({final}) THEN now() END
-  FROM ended e WHERE j.id = e.id
+  FROM ended e WHERE j.id = ANY (ARRAY[e.id])
   RETURNING j.id, j.queue, j.priority, j.status, j.run_at
 ), recorded AS (
   INSERT INTO job_attempts (job_id, run_epoch, attempt, worker, started_at, finished_at, outcome,

@@ -8,7 +8,7 @@ WITH late AS MATERIALIZED (
 ), moved AS (
   UPDATE jobs j SET status = {cancelled}, cancel_reason = 'expired: it was not started before expires_at',
                     finished_at = now(), updated_at = now()
-  FROM late l WHERE j.id = l.id RETURNING j.id
+  FROM late l WHERE j.id = ANY (ARRAY[l.id]) RETURNING j.id
 ), counted AS (
   INSERT INTO counter_deltas (queue, before, after, n)
   SELECT queue, status, {cancelled}, count(*) FROM late GROUP BY queue, status

@@ -6,7 +6,7 @@ WITH old AS MATERIALIZED (
   WHERE status IN ({final}) AND status = $1 AND finished_at < now() - make_interval(secs => $2)
   ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED
 ), gone AS (
-  DELETE FROM jobs j USING old o WHERE j.id = o.id
+  DELETE FROM jobs j USING old o WHERE j.id = ANY (ARRAY[o.id])
 ), forgotten AS (
   DELETE FROM job_attempts a USING old o WHERE a.job_id = o.id
 ), counted AS (

@@ -10,6 +10,6 @@ SELECT e.id, CASE
     WHEN a.outcome NOT IN ({losses}) THEN 'mine'
     ELSE 'lost' END AS verdict
 FROM unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::uuid[])) AS e (id, run_epoch, worker)
-  LEFT JOIN jobs j ON j.id = e.id
+  LEFT JOIN jobs j ON j.id = ANY (ARRAY[e.id])
   LEFT JOIN jobs_done d ON d.id = e.id
   LEFT JOIN job_attempts a ON a.job_id = e.id AND a.run_epoch = e.run_epoch AND a.worker = e.worker

@@ -65,6 +65,28 @@ def test_a_queue_comes_up_when_its_next_job_falls_due() -> None:
     assert rest(agenda) == []
 
 
+def test_a_new_job_has_to_wait_while_others_of_its_queue_may_be_due_and_where_nothing_runs() -> None:
+    agenda = Agenda()
+    assert agenda.holds("a"), "nobody knows it: it may be paused"
+    agenda.know({"a": False, "b": True})
+    assert agenda.holds("a"), "nobody has looked yet"
+    assert agenda.holds("b"), "it is paused"
+    rest(agenda)
+    assert not agenda.holds("a")
+    assert agenda.holds("b")
+    agenda.due("a", NOW + 0.3 * SECOND)
+    assert not agenda.holds("a"), "what is due later is not before it"
+    for tell in (Agenda.notice, Agenda.again):
+        tell(agenda, "a")
+        assert agenda.holds("a")
+        rest(agenda)
+        assert not agenda.holds("a")
+    agenda.know({"b": False})
+    assert agenda.holds("a"), "it is gone"
+    rest(agenda)
+    assert not agenda.holds("b")
+
+
 def test_the_wait_ends_when_something_falls_due_and_at_the_latest_after_a_poll() -> None:
     agenda = Agenda()
     agenda.know({"a": False, "b": False})

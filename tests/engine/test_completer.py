@@ -16,6 +16,7 @@ from jobflow.lifecycle import Change, Failure, Run, complete, discard, fail, han
 from jobflow.pool import Connection
 from tests.support.parts import Parts, failing, losing, waits
 from tests.support.rows import history_of, real_counts, row_of, status_of
+from tests.support.runs import make_run
 from tests.support.waiting import until
 
 FAILURE = Failure("ValueError", "no luck", "Traceback")
@@ -81,16 +82,31 @@ async def test_an_offer_wakes_a_completer(parts: Parts) -> None:
 
 
 async def test_batches_are_bounded(parts: Parts) -> None:
-    parts.endings.waiting.extend(Ending(None, 0.0) for _ in range(BATCH + 3))  # type: ignore[arg-type]
+    parts.endings.waiting.extend(Ending(complete(make_run(id=UUID(int=n)), None), 0.0) for n in range(BATCH + 3))
     assert len(parts.endings.take()) == BATCH
     assert len(parts.endings.take()) == 3
     assert parts.endings.take() == []
 
 
+async def test_of_two_runs_of_one_job_that_end_together_the_fence_takes_one(parts: Parts, database: Connection) -> None:
+    """The first one's claim was forgotten by a crash of Postgres, and the job was claimed again."""
+    (first,) = await started(parts)
+    await database.execute("UPDATE jobs SET status = 'pending', locked_by = NULL, attempt = 0 WHERE id = $1", first.id)
+    (second,) = await parts.take([first.id])
+    offer(parts, complete(first, b"1"), complete(second, b"2"))
+    await write_all(parts)
+    assert [event.change.run.run_epoch for event in parts.of(RunEnded)] == [second.run_epoch]
+    assert [event.change.run.run_epoch for event in parts.of(RunRefused)] == [first.run_epoch]
+    assert parts.slots.free == parts.slots.total
+    row = await row_of(database, first.id)
+    assert row is not None
+    assert row["result"] == "2"
+
+
 async def test_what_runs_again_is_pushed_to_redis(parts: Parts) -> None:
     (run,) = await started(parts)
     for priority in range(10):
-        await parts.broker.fill("default", priority, "", False, [])
+        await parts.broker.fill("default", priority, "", False, b"")
     offer(parts, release(run))
     await parts.completer.tick()
     await parts.pusher.flush()

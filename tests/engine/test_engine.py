@@ -13,12 +13,13 @@ import pytest
 
 from jobflow import Context, job
 from jobflow.app import create_app
+from jobflow.broker import Entry
+from jobflow.engine import agenda, heartbeat
 from jobflow.engine import engine as module
-from jobflow.engine import heartbeat
 from jobflow.engine.engine import Engine
 from jobflow.engine.heartbeat import Audit
 from jobflow.engine.lease import boottime
-from jobflow.errors import StoreUnavailable
+from jobflow.errors import BrokerUnavailable, StoreUnavailable
 from jobflow.events import (
     ClaimsAdopted,
     ClaimsForgotten,
@@ -33,7 +34,7 @@ from jobflow.pool import Connection
 from jobflow.settings import Settings
 from jobflow.statements import SQL
 from tests.support.parts import losing
-from tests.support.rows import add_job, add_worker, history_of, row_of, status_of
+from tests.support.rows import add_job, add_worker, ago, history_of, row_of, status_of
 from tests.support.running import Running
 from tests.support.waiting import until
 
@@ -82,6 +83,83 @@ async def test_a_process_without_slots_runs_nothing_and_keeps_the_rest_going(
         await until(expired, lambda status: status == "cancelled")
         assert await status_of(database, id) == "pending"
     assert running.engine.state == "stopped"
+
+
+# --- new jobs of this process ---
+
+
+class Pushes:
+    """What is pushed to Redis, and every pop: noted and, if asked for, refused as by a Redis that is away."""
+
+    def __init__(self, running: Running, monkeypatch: pytest.MonkeyPatch, *, away: bool) -> None:
+        self.ids: list[UUID] = []
+        self.pops = 0
+        broker = running.parts.broker
+        push, pop = broker.push, broker.pop
+
+        async def pushed(queue: str, entries: Any, **options: Any) -> Any:
+            self.ids += [entry.id for entry in entries]
+            if away:
+                raise BrokerUnavailable("away")
+            return await push(queue, entries, **options)
+
+        async def popped(*args: Any) -> Any:
+            self.pops += 1
+            if away:
+                raise BrokerUnavailable("away")
+            return await pop(*args)
+
+        monkeypatch.setattr(broker, "push", pushed)
+        monkeypatch.setattr(broker, "pop", popped)
+
+
+async def completed(running: Running, database: Connection, count: int) -> None:
+    """So many jobs, and since then nothing goes on: the lanes are filled, the queue is known, all fetchers rest."""
+    engine = running.engine
+    agenda, slots = engine._agenda, engine._slots
+    looks = 0
+
+    async def idle() -> int:
+        """How often in a row it looked like that: some news may have been on its way."""
+        nonlocal looks
+        listens = "wake-listener" in engine._pulse._due
+        resting = len(agenda.wake._waiters) == len(engine._fetchers) and engine._scheduler.wake.awaited
+        quiet = listens and resting and slots.free == slots.total and not agenda.holds("default")
+        looks = looks + 1 if quiet else 0
+        return looks
+
+    async def done() -> int:
+        return int(await database.fetchval("SELECT count(*) FROM jobs_done"))
+
+    await until(done, lambda n: n == count)
+    await until(idle, lambda n: n == 3)
+
+
+async def test_a_process_that_has_nothing_to_do_runs_a_new_job_without_redis(
+    quick: Settings, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agenda, "POLL", 60.0)  # nobody finds anything by looking now and then
+    running = Running(create_app(quick))
+    async with running.app.lifespan():
+        await running.enqueue(1, "noop", payload={})  # its queue is new
+        await completed(running, database, 1)
+        redis = Pushes(running, monkeypatch, away=True)
+        await running.enqueue(1, "noop", payload={})
+        await completed(running, database, 2)
+        assert (redis.ids, redis.pops) == ([], 0), "neither it nor the sweep"
+        assert running.engine.broker_up
+
+
+async def test_a_process_without_slots_tells_redis_of_new_jobs(
+    quick: Settings, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Running(create_app(msgspec.structs.replace(quick, worker_concurrency=0)))
+    redis = Pushes(running, monkeypatch, away=False)
+    async with running.app.lifespan():
+        ids = await running.enqueue(3, "noop", payload={})
+        await running.parts.client._pusher.flush()
+        assert set(redis.ids) == set(ids)  # perhaps more than once: opening a lane pushes, too
+        assert await count(database, "status = 'pending'") == 3
 
 
 # --- the audit ---
@@ -349,6 +427,34 @@ async def test_hurrying_cuts_the_grace_period_short(quick: Settings, database: C
         running.engine.hurry()
         await asyncio.wait_for(draining, 15)
     assert await count(database, "status = 'pending' AND attempt = 0") == 3
+
+
+async def test_what_was_handed_over_when_the_drain_began_is_left_to_others(
+    quick: Settings, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agenda, "POLL", 60.0)
+    running = Running(create_app(quick))
+    async with running.app.lifespan():
+        await running.enqueue(1, "noop", payload={})
+        await completed(running, database, 1)
+        pusher, offer = running.engine._pusher, running.engine._handoff.offer
+        taken: list[bool] = []
+
+        def at_the_last_moment(queue: str, entries: list[Entry]) -> bool:
+            running.engine._claiming.asked = True
+            taken.append(offer(queue, entries))
+            return taken[-1]
+
+        monkeypatch.setattr(pusher, "offer", at_the_last_moment)
+        ids = await running.enqueue(1, "noop", payload={})
+        assert taken == [True]
+        await asyncio.wait_for(running.engine.drain(), 15)
+        assert await status_of(database, ids[0]) == "pending"
+        ids += await running.enqueue(1, "noop", payload={})
+        assert taken == [True, False], "nobody is there any more"
+        await pusher.flush()
+        popped = await running.parts.broker.pop("default", ago(-60), 9)
+        assert sorted(popped.ids) == sorted(ids)
 
 
 @job("test.deaf")

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from jobflow.broker import Broker, Entry
-from jobflow.engine import agenda
+from jobflow.engine import agenda, scheduler
 from jobflow.engine import fetcher as module
 from jobflow.engine.agenda import POLL
 from jobflow.engine.lease import boottime
@@ -94,6 +94,47 @@ async def test_with_all_slots_taken_it_sleeps_until_one_is_freed(parts: Parts) -
     await asyncio.sleep(0)
     parts.slots.release([next(iter(parts.slots.runs.values())).run])
     await asyncio.wait_for(waiter, 5)
+
+
+async def test_what_was_popped_ahead_is_claimed_when_slots_are_free_and_no_sooner(
+    parts: Parts, database: Connection
+) -> None:
+    ids = await parts.insert(30)
+    await fill(parts)
+    running = await drained(parts)
+    runs = [supervision.run for supervision in parts.slots.runs.values()]
+    assert len(running) == 10
+    parts.slots.expect(runs[:3])  # their endings are on their way
+    assert await parts.fetcher.tick() == 0
+    assert len((await parts.broker.pop("default", parts.lease.now(), 30)).ids) == 30 - 10 - 3
+    for _ in range(3):
+        assert await parts.fetcher.tick() == POLL
+    claimed = "SELECT count(*) FROM jobs WHERE status = 'processing'"
+    assert await database.fetchval(claimed) == 10
+    parts.slots.release(runs[:2])
+    assert await parts.fetcher.tick() == 0
+    assert await parts.fetcher.tick() == POLL
+    parts.slots.release(runs[2:3])
+    assert await parts.fetcher.tick() == 0
+    assert [*running, *taken(parts)] == ids[:13]
+    assert await database.fetchval(claimed) == 13
+    assert (parts.slots.free, parts.slots.promise(9)) == (0, 0)
+
+
+async def test_while_slots_are_taken_redis_may_be_away_and_nothing_spins(parts: Parts, dead_broker: Broker) -> None:
+    ids = await parts.insert(12)
+    await fill(parts)
+    await drained(parts)
+    runs = [supervision.run for supervision in parts.slots.runs.values()]
+    live, parts.fetcher._broker = parts.fetcher._broker, dead_broker
+    parts.agenda.notice("default")
+    parts.slots.expect(runs[:3])
+    for _ in range(3):
+        assert await parts.fetcher.tick() == POLL
+    assert not parts.health.broker_up
+    parts.fetcher._broker = live
+    parts.slots.release(runs)
+    assert await drained(parts) == ids[10:], "the queue is still on the agenda"
 
 
 async def test_without_news_it_sleeps_until_the_next_job_falls_due(
@@ -244,6 +285,113 @@ async def test_a_stale_place_in_a_lane_does_not_make_a_retry_late(parts: Parts) 
 
     # In vain, if nobody finds it but the sweep, which looks for what is five seconds late and does not run here.
     assert await until(found) == [id]
+
+
+# --- handed over by whoever has just committed them ---
+
+
+async def hand(parts: Parts, *ids: UUID, queue: str = "default") -> None:
+    """To a fetcher that rests, since nothing waits."""
+    while parts.agenda.next(parts.lease.now()) is not None:
+        pass
+    parts.fetcher.wake._set = False  # left by news that it knows by now
+    resting = asyncio.create_task(parts.fetcher.wake.wait(60))
+    await asyncio.sleep(0)
+    free = parts.slots.free
+    assert parts.handoff.offer(queue, [Entry(5, parts.lease.now(), id) for id in ids])
+    await asyncio.wait_for(resting, 10)
+    assert parts.slots.free == free - len(ids)
+
+
+@pytest.fixture
+def no_redis(parts: Parts) -> None:
+    """Nobody may ask it."""
+    for method in ("pop", "push", "fill"):
+        failing(parts.broker, method, AssertionError(f"Redis was asked: {method}"))
+
+
+@pytest.mark.usefixtures("no_redis")
+async def test_what_is_handed_over_is_claimed_without_redis(parts: Parts, database: Connection) -> None:
+    ids = await parts.insert(8)
+    await parts.register()
+    await hand(parts, *ids)
+    assert await parts.fetcher.tick() == 0
+    assert taken(parts) == ids, "all at once, in the order in which they were posted"
+    assert parts.slots.free == 2
+    assert await database.fetchval("SELECT count(*) FROM jobs WHERE locked_by = $1", parts.me) == 8
+    assert await parts.fetcher.tick() > 0, "that was all"
+
+
+@pytest.mark.usefixtures("no_redis")
+async def test_each_claim_of_what_is_handed_over_is_for_one_queue(parts: Parts) -> None:
+    first, second = await parts.insert(2), await parts.insert(1, queue="other")
+    await parts.register()
+    await hand(parts, *first)
+    await hand(parts, *second, queue="other")
+    assert await parts.fetcher.tick() == 0
+    assert await parts.fetcher.tick() == 0
+    assert sorted(taken(parts)) == sorted(first + second)
+    assert parts.slots.free == 7
+
+
+@pytest.mark.usefixtures("no_redis")
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_failed_claim_of_what_was_handed_over_gives_its_slots_back(parts: Parts, lost: bool) -> None:
+    ids = await parts.insert(3)
+    await parts.register()
+    await hand(parts, *ids)
+    store = parts.fetcher._store
+    mend = losing(store, "claim_jobs") if lost else failing(store, "claim_jobs", StoreUnavailable("away"))
+    with pytest.raises(AnswerLost if lost else StoreUnavailable):
+        await parts.fetcher.tick()
+    mend()
+    assert parts.slots.free == 10
+    assert parts.shaken == lost
+    assert parts.handoff.take() is None
+    assert parts.of(ServerAway)[0].server == "postgres"
+
+
+@pytest.mark.usefixtures("no_redis")
+async def test_what_was_handed_over_and_is_gone_leaves_its_slot_free(parts: Parts, database: Connection) -> None:
+    ids = await parts.insert(3)
+    await parts.register()
+    await database.execute("UPDATE jobs SET status = 'cancelled', finished_at = now() WHERE id = $1", ids[1])
+    await hand(parts, *ids)
+    assert await parts.fetcher.tick() == 0
+    assert taken(parts) == [ids[0], ids[2]]
+    assert parts.slots.free == 8
+
+
+@pytest.mark.usefixtures("no_redis")
+async def test_a_lease_that_lapses_before_the_fetcher_comes_claims_nothing(parts: Parts, database: Connection) -> None:
+    (id,) = await parts.insert()
+    await parts.register()
+    await hand(parts, id)
+    parts.lease.trust_until = boottime() - 1
+    await parts.fetcher.tick()
+    assert await status_of(database, id) == "pending"
+    assert parts.slots.free == 10
+    assert parts.handoff.take() is None
+
+
+async def test_what_was_handed_over_in_vain_is_found_by_the_sweep(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await parts.store.add_queues({"default"})
+    await fill(parts)  # the lanes are open, and empty: no later fill brings it
+    ids = await parts.insert(2)
+    await parts.register()
+    await hand(parts, *ids)
+    mend = failing(parts.fetcher._store, "claim_jobs", StoreUnavailable("away"))
+    with pytest.raises(StoreUnavailable):
+        await parts.fetcher.tick()
+    mend()
+    parts.agenda.notice("default")
+    assert await drained(parts) == []
+    monkeypatch.setattr(scheduler, "OVERDUE", timedelta(0))
+    parts.scheduler._next_round = 0.0
+    await parts.scheduler.tick()
+    assert sorted(await drained(parts)) == sorted(ids)
 
 
 # --- without Redis ---

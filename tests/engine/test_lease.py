@@ -66,6 +66,8 @@ def test_a_broken_connection_asks_for_an_audit_before_the_next_claim(lease: Leas
 
 
 def test_only_who_was_answered_for_two_periods_may_judge_others(lease: Lease, clock: Clock) -> None:
+    clock.now += 2
+    lease.confirm(clock.now, clock.now, NOON)
     clock.now = 1_000.0 + 2 * 10 / 5
     assert not lease.healthy()
     clock.now += 0.01
@@ -78,6 +80,8 @@ def test_only_who_was_answered_for_two_periods_may_judge_others(lease: Lease, cl
     lease.confirm(clock.now, clock.now, NOON)
     clock.now += 1.01
     assert lease.healthy(), "a later beat does not start it again"
+    clock.now += 4
+    assert not lease.healthy(), "it stood still: whether Postgres did, too, the next beat will tell"
 
 
 def test_identities_are_kept(lease: Lease) -> None:

@@ -67,7 +67,7 @@ async def test_a_push_wakes_a_fetcher(parts: Parts, listening: asyncio.Task[floa
     (id,) = await parts.insert(queue="other")
     parts.agenda.wake._set = False
     noticed(parts)
-    await parts.broker.fill("other", 5, "", False, [])
+    await parts.broker.fill("other", 5, "", False, b"")
     waiter = asyncio.create_task(parts.agenda.wake.wait(10))
     await parts.push([id], "other")
     await asyncio.wait_for(waiter, 5)

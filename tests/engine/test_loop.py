@@ -53,6 +53,26 @@ async def test_a_waiter_whose_time_is_up_or_who_was_cancelled_takes_no_wake_up_a
     assert time.monotonic() - began < 5
 
 
+async def test_it_is_known_whether_somebody_waits() -> None:
+    wake = Wake()
+    assert not wake.awaited
+    first, second = (asyncio.create_task(wake.wait(10)) for _ in range(2))
+    await asyncio.sleep(0)
+    wake.set()
+    assert wake.awaited, "the other one"
+    wake.set()
+    assert not wake.awaited, "both are on their way"
+    await asyncio.gather(first, second)
+    await wake.wait(0.001)
+    assert not wake.awaited, "its time was up"
+    task = asyncio.create_task(wake.wait(10))
+    await asyncio.sleep(0)
+    assert wake.awaited
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not wake.awaited
+
+
 async def test_waiting_again_and_again_keeps_nothing() -> None:
     """A loop that nobody ever wakes waits twenty times a second for years."""
     wake = Wake()

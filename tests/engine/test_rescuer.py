@@ -44,7 +44,7 @@ async def test_a_lapsed_lease_is_marked_and_its_jobs_are_ready_at_once(
     ids = await parts.insert(3)
     runs = await parts.claim(ids, other)
     for priority in range(10):
-        await parts.broker.fill("default", priority, "", False, [])
+        await parts.broker.fill("default", priority, "", False, b"")
     await lapse(database, other)
     await parts.rescuer.tick()
     assert parts.of(WorkerMarkedLost) == [WorkerMarkedLost(other)]

@@ -92,7 +92,7 @@ async def test_a_job_whose_push_was_refused_while_its_lane_opened_is_found_witho
 
 async def test_a_lane_that_somebody_else_moved_is_left_to_him(parts: Parts) -> None:
     (id,) = await parts.insert()
-    await parts.broker.fill("default", 5, "", False, [])  # opened by another process; our job's push is still to come
+    await parts.broker.fill("default", 5, "", False, b"")  # opened by another process; our job's push is still to come
     no_sweep(parts)
     parts.scheduler.fill("default", {5: ""})
     await parts.scheduler.tick()

@@ -33,6 +33,27 @@ async def test_a_claim_that_brought_less_gives_the_rest_back() -> None:
     assert len(slots.inbox) == 1
 
 
+async def test_no_more_is_promised_than_is_about_to_fall_free() -> None:
+    freed = Wake()
+    slots = Slots(5, freed)
+    assert slots.promise(9) == 0
+    slots.fill(slots.reserve(5), runs(1, 2, 3, 4, 5))
+    waiter = asyncio.create_task(freed.wait(60))
+    await asyncio.sleep(0)
+    slots.expect(runs(1, 2, 3, 9))  # the last one has no slot here
+    await asyncio.wait_for(waiter, 10)
+    assert (slots.promise(2), slots.promise(9), slots.promise(9)) == (2, 1, 0)
+    assert slots.free == 0, "promised is not free"
+    slots.keep_ahead(3, "q", [UUID(int=7), UUID(int=8)])
+    assert slots.promise(9) == 1, "there was nothing for the third"
+    assert slots.take_ahead() is None
+    slots.release(runs(1))
+    assert slots.take_ahead() == ("q", [UUID(int=7)])
+    slots.give_up(runs(1, 2, 3, 9))  # Postgres has not answered for the others
+    assert slots.promise(9) == 0
+    assert slots.take_ahead() is None
+
+
 async def test_a_slot_is_free_again_and_somebody_is_woken() -> None:
     freed = Wake()
     slots = Slots(1, freed)

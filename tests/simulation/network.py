@@ -62,7 +62,7 @@ class Server:
         self, session: Session, work: str, args: tuple[Any, ...], answer: asyncio.Future[Any], late: bool
     ) -> None:
         """A request reaches the server; what it does is done even if nobody waits for the answer any more."""
-        if session.gone:
+        if session.gone or session.aborted:
             return
         if session.link.dawdle is not None and work == "claim_jobs":
             dawdle, session.link.dawdle = session.link.dawdle, None
@@ -139,6 +139,7 @@ class Session:
         self.gone = False  # on the server's side
         self.closed = False  # on the client's
         self.torn = False
+        self.aborted = False  # it broke in a transaction: what arrives late is part of it, and is never committed
         self._pending: dict[asyncio.Future[Any], None] = {}  # in order, unlike a set of them
         self.patience = link.patience if steady else TIMEOUT
         self.number = self.server.open(self)
@@ -204,6 +205,7 @@ class Session:
         try:
             yield
         except BaseException:
+            self.aborted = self.closed
             self._roll_back()
             raise
         if "commit first" in self.server.model.off:

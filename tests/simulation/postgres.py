@@ -14,8 +14,10 @@ from uuid import UUID
 
 import asyncpg
 
+from jobflow.broker import Entry
 from jobflow.lifecycle import FINAL, LIVE, OPEN, Cause, Status, sources
 from tests.simulation.rules import Rules
+from tests.support.lanes import packed
 
 FORGETS = 0.6  # seconds of commits that a crash may take back
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -495,7 +497,9 @@ class Postgres:
                 rows = [row for row in rows if (row.run_at, row.id) > (run_at, id)]
             if before is not None:
                 rows = [row for row in rows if row.run_at < before]
-            found += [Record(priority=priority, run_at=row.run_at, id=row.id) for row in rows[:limit]]
+            if rows:
+                page = packed(Entry(priority, row.run_at, row.id) for row in rows[:limit])
+                found.append(Record(priority=priority, page=page))
         return found
 
     def _expire_jobs(self, tx: None, limit: int) -> list[Record]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
-from jobflow.broker import SUBSCRIBED, Broker
+from jobflow.broker import SUBSCRIBED, Broker, Page, micros
 from jobflow.errors import BrokerUnavailable
 from tests.simulation.clock import VirtualLoop
 
@@ -85,9 +85,9 @@ class Redis:
             return 0
         states.pop(f"l{priority}", None)
         lane = self.lane(keys[0])
-        for i in range(0, len(rows), 32):
-            lane.setdefault(rows[i + 16 : i + 32], int(rows[i : i + 16]))
-        states[str(priority)] = f"{int(rows[-32:-16])}:{rows[-16:].hex()}" if full else "+"
+        for _, run_at, id in Page(0, rows).entries():
+            lane.setdefault(id.bytes, micros(run_at))
+        states[str(priority)] = f"{micros(Page(0, rows).tail[0])}:{rows[-16:].hex()}" if full else "+"
         self._trim(keys[0], states, priority, cap)
         return 1
 

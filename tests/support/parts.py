@@ -14,6 +14,7 @@ from jobflow.broker import Broker, Entry
 from jobflow.engine.agenda import Agenda
 from jobflow.engine.completer import Completer, Endings
 from jobflow.engine.fetcher import Fetcher
+from jobflow.engine.handoff import Handoff
 from jobflow.engine.health import Health
 from jobflow.engine.lease import Lease, boottime
 from jobflow.engine.rescuer import Rescuer
@@ -47,6 +48,7 @@ class Parts:
         self.lease = Lease(LEASE)
         self.agenda = Agenda()
         self.slots = Slots(slots, self.agenda.wake)
+        self.handoff = Handoff(agenda=self.agenda, slots=self.slots, lease=self.lease)
         self.health = Health(self.events)
         self.pusher = Pusher(broker)
         self.endings = Endings(self.slots)
@@ -63,7 +65,7 @@ class Parts:
     def make_fetcher(self, name: str, broker: Broker | None = None) -> Fetcher:
         return Fetcher(
             name, store=self.store, broker=broker or self.broker, lease=self.lease, slots=self.slots,
-            agenda=self.agenda, scheduler=self.scheduler, health=self.health, shaken=self._shake,
+            agenda=self.agenda, handoff=self.handoff, scheduler=self.scheduler, health=self.health, shaken=self._shake,
         )  # fmt: skip
 
     def _shake(self) -> None:
