@@ -20,7 +20,6 @@ from jobflow.errors import AnswerLost, BrokerUnavailable, StoreUnavailable
 from jobflow.lifecycle import Run
 from jobflow.store import Store
 
-BATCH = 500  # jobs for each claim at most
 AWAY = 1.0  # seconds before Redis is tried again
 
 
@@ -40,8 +39,6 @@ class Fetcher:
         self._store, self._broker, self._lease = store.pinned(), broker, lease
         self._slots, self._agenda, self._scheduler, self._health = slots, agenda, scheduler, health
         self._handoff, self._shaken = handoff, shaken
-        # No more than half of the slots at once: while these run, the other half is claimed or written.
-        self._batch = min(BATCH, (slots.total + 1) // 2)
         self._fairness: dict[str, Fairness] = {}
 
     async def tick(self) -> float:
@@ -61,7 +58,7 @@ class Fetcher:
         queue = self._agenda.next(now)
         if queue is None:
             return self._agenda.wait(now)
-        want = self._slots.reserve(self._batch)
+        want = self._slots.reserve(self._slots.batch)
         await self._fill(queue, want, self._take(queue, want))
         return 0
 
@@ -84,7 +81,7 @@ class Fetcher:
 
         What is popped and then not claimed, because an ending could not be written or the process ended, the sweep finds.
         """
-        if boottime() < self._health.broker_failed_at + AWAY or not (want := self._slots.promise(self._batch)):
+        if boottime() < self._health.broker_failed_at + AWAY or not (want := self._slots.promise(self._slots.batch)):
             return POLL  # a slot that falls free wakes us; what is due meanwhile stays due
         queue, ids = self._agenda.next(now), None
         try:

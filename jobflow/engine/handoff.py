@@ -28,8 +28,9 @@ class Handoff:
         # For each queue a fetcher of its own: had they always one more here, they would never look into Redis.
         if not (queue in self._waiting or self._agenda.wake.awaited):
             return False
-        if self._agenda.holds(queue) or len(entries) > self._slots.free:
-            return False
+        count = len(entries) + len(self._waiting.get(queue, ()))
+        if self._agenda.holds(queue) or len(entries) > self._slots.free or count > self._slots.batch:
+            return False  # what is more than a claim's share may run elsewhere
         now = self._lease.now()
         if any(entry.run_at > now for entry in entries):
             return False

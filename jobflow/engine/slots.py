@@ -14,6 +14,8 @@ from jobflow.lifecycle import RESCUES, Run
 
 SUSPECT = RESCUES - 1  # lost processes after which the next loss is the end
 
+BATCH = 500  # jobs for each claim at most
+
 Key = tuple[UUID, int]  # job id and run_epoch
 
 
@@ -34,6 +36,11 @@ class Slots:
         self._coming = 0  # slots that are about to fall free: their runs' endings are on their way to Postgres
         self.stuck: set[Supervision] = set()  # handlers that do not end; each has its slot for good
         self._suspect: Key | None = None
+
+    @property
+    def batch(self) -> int:
+        """Jobs for each claim at most. No more than half of the slots: while these run, the others are claimed or written."""
+        return min(BATCH, (self.total + 1) // 2)
 
     @property
     def free(self) -> int:

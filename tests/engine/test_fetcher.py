@@ -312,13 +312,13 @@ def no_redis(parts: Parts) -> None:
 
 @pytest.mark.usefixtures("no_redis")
 async def test_what_is_handed_over_is_claimed_without_redis(parts: Parts, database: Connection) -> None:
-    ids = await parts.insert(8)
+    ids = await parts.insert(5)
     await parts.register()
     await hand(parts, *ids)
     assert await parts.fetcher.tick() == 0
     assert taken(parts) == ids, "all at once, in the order in which they were posted"
-    assert parts.slots.free == 2
-    assert await database.fetchval("SELECT count(*) FROM jobs WHERE locked_by = $1", parts.me) == 8
+    assert parts.slots.free == 5
+    assert await database.fetchval("SELECT count(*) FROM jobs WHERE locked_by = $1", parts.me) == 5
     assert await parts.fetcher.tick() > 0, "that was all"
 
 

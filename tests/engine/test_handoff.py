@@ -16,7 +16,7 @@ from jobflow.engine.handoff import Handoff
 from jobflow.engine.lease import Lease, boottime
 from jobflow.engine.slots import Slots
 
-SLOTS = 4
+SLOTS = 8
 FETCHERS = 2
 
 
@@ -93,9 +93,19 @@ async def test_what_is_taken_has_its_slots_and_a_fetcher_that_comes_for_it(idle:
 
 
 async def test_as_many_as_slots_are_free_and_one_more_is_too_many(idle: Idle) -> None:
-    await refused(idle, idle.entries(SLOTS + 1))
-    assert idle.handoff.offer("a", idle.entries(SLOTS))
+    idle.slots.reserve(SLOTS - 3)
+    await refused(idle, idle.entries(4))
+    assert idle.handoff.offer("a", idle.entries(3))
     assert not idle.handoff.offer("a", idle.entries(1))
+
+
+async def test_no_more_than_a_claim_takes_so_that_other_processes_get_theirs(idle: Idle) -> None:
+    most = idle.slots.batch
+    assert most < SLOTS
+    await refused(idle, idle.entries(most + 1))
+    assert idle.handoff.offer("a", idle.entries(most - 1))
+    assert not idle.handoff.offer("a", idle.entries(2))
+    assert idle.handoff.offer("a", idle.entries(1))
 
 
 async def test_what_comes_before_the_fetcher_does_joins_though_nobody_rests_any_more() -> None:
