@@ -1,4 +1,4 @@
-"""The job types that the benchmarks run, and a look at how late the event loop is.
+"""The job types that the benchmarks run, and a look at how late the event loop is and how long the engine holds it.
 
 Most do nothing, so what is measured is everything around them.
 """
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from bench import steps
 from jobflow import Context, job, lifespan
 
 PERIOD = 0.005  # seconds between two looks at the loop
@@ -59,13 +60,16 @@ async def stamp(payload: dict[str, Any]) -> dict[str, float]:
 
 @lifespan
 async def watch_the_loop() -> AsyncIterator[None]:
-    """Write how late the loop was, and when, into the file that BENCH_LAG names; without it do nothing."""
-    if file := os.environ.get("BENCH_LAG"):
+    """Write how late the loop was and how long the engine held it, and when, into the file that BENCH_LOOP names; without it
+    do nothing."""
+    if file := os.environ.get("BENCH_LOOP"):
         lags: list[tuple[float, float]] = []
+        held: steps.Steps = []
         task = asyncio.create_task(_watch(lags))
+        steps.watch(asyncio.get_running_loop(), held)
         yield
         task.cancel()
-        await asyncio.to_thread(Path(file).write_text, json.dumps(lags))
+        await asyncio.to_thread(Path(file).write_text, json.dumps({"lag": lags, "steps": held}))
     else:
         yield
 

@@ -1,4 +1,4 @@
-"""While a drain runs at its peak: how long POSTs and pages take, and how late the event loop is."""
+"""While a drain runs at its peak: how long POSTs and pages take, how late the event loop is, how long the engine holds it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from bench.machine import Companion, Machine, module
 
 def peak(machine_: Machine, jobs: int) -> Figures:
     """Milliseconds, of what was asked between the first and the last ending."""
-    lag = machine_.folder / "lag.json"
-    with instance(machine_, WORKER_CONCURRENCY=500, BENCH_LAG=lag) as app:
+    loop = machine_.folder / "loop.json"
+    with instance(machine_, WORKER_CONCURRENCY=500, BENCH_LOOP=loop) as app:
         app.load(jobs)
         asking = Companion(*module("bench.pace"), "--port", app.app.port)
         try:
             figures = app.drain(jobs)
         finally:
             heard = asking.end()
-    heard["lag"] = json.loads(lag.read_text())
-    for name in ("posts", "pages", "lag"):
-        during = sorted(s * 1e3 for at, s in heard[name] if figures["first"] <= at <= figures["last"])
+    heard |= json.loads(loop.read_text())
+    for name in ("posts", "pages", "lag", "steps"):
+        during = sorted(s * 1e3 for at, s, *_ in heard[name] if figures["first"] <= at <= figures["last"])
         figures |= summary(name, during)
+    busy = max(used for at, _, used in heard["steps"] if figures["first"] <= at <= figures["last"])
+    figures["steps_busy"] = busy * 1e3
     return figures | {"client": heard["client"]}
 
 

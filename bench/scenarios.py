@@ -132,6 +132,8 @@ def waits(jobs: int) -> list[Scenario]:
                 Line("during a drain: pages, p99", "pages_p99", "ms", at_most=150),
                 Line("during a drain: event loop late, p99", "lag_p99", "ms", at_most=20),
                 Line("during a drain: event loop late, at most", "lag_most", "ms"),
+                Line("during a drain: a step of the engine, processor, at most", "steps_busy", "ms", at_most=5),
+                Line("during a drain: the same by the clock", "steps_most", "ms"),
                 Line("during a drain: its own rate"),
             ),
         ),

@@ -35,6 +35,8 @@ class JobMoved(Event, frozen=True):
 
 
 class RunStarted(Event, frozen=True):
+    """Its claim was answered; a worker takes it up at once."""
+
     run: Run
 
 
@@ -160,11 +162,11 @@ class HandlerLog(Event, frozen=True):
     fields: dict[str, object]
 
 
-Listener = Callable[[Event], None]
+Listener = Callable[[Sequence[Event]], None]
 
 
 class Events:
-    """Hands each event to every listener, in the caller's thread and at once: listeners must be quick."""
+    """Hands events to every listener, in the caller's thread and at once: listeners must be quick."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
@@ -172,6 +174,9 @@ class Events:
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
-    def emit(self, event: Event) -> None:
+    def emit(self, *events: Event) -> None:
+        """events: at least one, all of one kind. They happened together, as the endings of a batch do, so that listeners
+        need not ask of each what it is.
+        """
         for listener in self._listeners:
-            listener(event)
+            listener(events)

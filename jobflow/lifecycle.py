@@ -234,13 +234,19 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     recorded: bool = True  # whether this run gets a row in the history
 
 
-def _end(run: Run, cause: Cause, **columns: Any) -> Change:
-    values: dict[str, Any] = {"attempt": run.attempt, "rescues": run.rescues, **columns}
-    return Change(run=run, cause=cause, after=MOVES[Status.PROCESSING][cause], **values)
+_ENDS = MOVES[Status.PROCESSING]
+
+
+def _end(run: Run, cause: Cause, *, attempt: int | None = None, rescues: int | None = None, **columns: Any) -> Change:
+    attempt, rescues = run.attempt if attempt is None else attempt, run.rescues if rescues is None else rescues
+    return Change(run=run, cause=cause, after=_ENDS[cause], attempt=attempt, rescues=rescues, **columns)
 
 
 def complete(run: Run, result: bytes | None) -> Change:
-    return _end(run, Cause.COMPLETED, result=result)
+    # Not by _end: most runs end this way, and what is done for each of them counts.
+    return Change(
+        run=run, cause=Cause.COMPLETED, after=Status.COMPLETED, attempt=run.attempt, rescues=run.rescues, result=result
+    )
 
 
 def fail(run: Run, failure: Failure, delay: float) -> Change:

@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +23,7 @@ from jobflow.lifecycle import Run, Status
 from jobflow.settings import Settings
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+URGENT = ("warning", "error")  # levels whose lines do not wait for others
 BUFFER = 64 * 1024  # bytes that are written at once at the latest
 DELAY = 0.1  # seconds a line waits at most for others
 TEXT_LIMIT = 500  # characters of an error's text
@@ -51,9 +52,9 @@ class Writer:
         self._limit = BUFFER
         self._promised: asyncio.AbstractEventLoop | None = None  # the loop whose timer will flush
 
-    def write(self, line: bytes, *, urgent: bool) -> None:
-        self._lines.append(line)
-        self._size += len(line)
+    def write(self, lines: bytes, *, urgent: bool) -> None:
+        self._lines.append(lines)
+        self._size += len(lines)
         if urgent or self._size >= self._limit or not self._may_wait():
             self.flush()
 
@@ -102,23 +103,26 @@ class Logs:
         self._lines = {k: v for k, v in _LINES.items() if not isinstance(v[0], str) or LEVELS[v[0]] >= self._least}
         self._bridge = _Bridge(self)
 
-    def __call__(self, event: e.Event) -> None:
-        """Write the line of one event. Never raises."""
-        try:
-            if (line := self._lines.get(type(event))) is None:
-                return
-            level, describe = line
-            if not isinstance(level, str):
-                level = level(event)
-                if LEVELS[level] < self._least:
-                    return
-            self.write(level, _NAMES[type(event)], describe(event))
-        except Exception as error:
-            self.write("error", "log_failed", {"event_type": type(event).__name__, "error": type(error).__name__})
+    def __call__(self, events: Sequence[e.Event]) -> None:
+        """Write the lines of events of one kind. Never raises."""
+        kind = type(events[0])
+        if kind not in self._lines:
+            return
+        (level, describe), name, now, lines, urgent = self._lines[kind], _NAMES[kind], datetime.now(UTC), [], False
+        for event in events:
+            try:
+                own = level if isinstance(level, str) else level(event)
+                if LEVELS[own] >= self._least:
+                    lines.append(self._render({"ts": now, "level": own, "event": name, **describe(event)}))
+                    urgent = urgent or own in URGENT
+            except Exception as error:
+                self.write("error", "log_failed", {"event_type": kind.__name__, "error": type(error).__name__})
+        if lines:
+            self._writer.write(b"".join(lines), urgent=urgent)
 
     def write(self, level: str, name: str, fields: Fields) -> None:
         line = self._render({"ts": datetime.now(UTC), "level": level, "event": name, **fields})
-        self._writer.write(line, urgent=level in ("warning", "error"))
+        self._writer.write(line, urgent=level in URGENT)
 
     def open(self) -> None:
         """Take over warnings and errors of the standard library's logging, whoever logs them."""

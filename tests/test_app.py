@@ -105,7 +105,7 @@ async def test_redis_may_be_away_at_the_start(settings: Settings) -> None:
 async def test_a_redis_that_drops_keys_is_warned_of(settings: Settings) -> None:
     seen: list[Event] = []
     app = create_app(settings)
-    app.parts.events.subscribe(seen.append)  # type: ignore[attr-defined]
+    app.parts.events.subscribe(seen.extend)  # type: ignore[attr-defined]
     with redis.Redis.from_url(settings.redis_url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
         try:

@@ -51,7 +51,7 @@ class Parts:
     def __init__(self, store: Store, broker: Broker, registry: Registry) -> None:
         self.said: list[Event] = []
         events = Events()
-        events.subscribe(self.said.append)
+        events.subscribe(self.said.extend)
         self.broker = broker
         self.client = Client(store, Intake(store), Pusher(broker), broker, registry, events)
 

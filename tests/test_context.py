@@ -67,7 +67,7 @@ async def test_a_completion_in_a_transaction_is_passed_on_with_the_run_it_belong
 def test_log_lines_are_events_of_the_run(level: str) -> None:
     seen: list[Event] = []
     events = Events()
-    events.subscribe(seen.append)
+    events.subscribe(seen.extend)
     getattr(context(events=events).log, level)("hello", level="mine", message="too", n=1)
     (event,) = seen
     assert isinstance(event, HandlerLog)

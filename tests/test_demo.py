@@ -45,7 +45,7 @@ async def test_an_email_takes_about_a_second_and_always_succeeds(slept: list[flo
 
     seen: list[Event] = []
     events = Events()
-    events.subscribe(seen.append)
+    events.subscribe(seen.extend)
     ctx = Context(make_run(), state=None, events=events, supervision=Supervised(), enqueue=enqueue, complete=enqueue)
     for _ in range(200):
         assert await demo.send_email({"to": "a@b.c"}, ctx) == {"sent_to": "a@b.c"}

@@ -11,11 +11,11 @@ from tests.support.runs import make_run
 
 def test_every_listener_gets_every_event_at_once_and_in_order() -> None:
     hub, seen = Events(), []
-    hub.subscribe(lambda event: seen.append(("first", event)))
-    hub.subscribe(lambda event: seen.append(("second", event)))
-    started, back = RunStarted(make_run()), ServerBack("redis", 1.0)
-    hub.emit(started)
-    assert seen == [("first", started), ("second", started)]
+    hub.subscribe(lambda events: seen.append(("first", *events)))
+    hub.subscribe(lambda events: seen.append(("second", *events)))
+    started, other, back = RunStarted(make_run()), RunStarted(make_run()), ServerBack("redis", 1.0)
+    hub.emit(started, other)
+    assert seen == [("first", started, other), ("second", started, other)]
     hub.emit(back)
     assert seen[2:] == [("first", back), ("second", back)]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from jobflow import failpoints
 from jobflow.broker import Entry
@@ -27,16 +28,16 @@ LOCKED_WAIT = 0.05  # seconds before an ending whose row somebody holds is offer
 IDLE = 5.0  # seconds; an offer wakes us
 
 
-class Ending:
+class Ending(msgspec.Struct, eq=False):
     """A change that waits to be written, and how long its run took.
 
     settled: it need not be offered again. status: as it was written, empty until it was accepted.
     """
 
-    __slots__ = ("change", "seconds", "settled", "status")
-
-    def __init__(self, change: Change, seconds: float) -> None:
-        self.change, self.seconds, self.settled, self.status = change, seconds, False, ""
+    change: Change
+    seconds: float
+    settled: bool = False
+    status: str = ""
 
 
 class Endings:
@@ -82,15 +83,14 @@ class Completer:
         batch = self._endings.take()
         if not batch:
             return IDLE
-        runs = [e.change.run for e in batch]
-        self._slots.expect(runs)
+        self._slots.expect([e.change.run for e in batch])
         try:
             await self._write(batch)
         except BaseException:
             self._endings.waiting.extendleft(e for e in reversed(batch) if not e.settled)
             raise
         finally:
-            self._slots.give_up(runs)
+            self._slots.give_up([e.change.run for e in batch if not (e.status and e.settled)])
         return 0
 
     async def _write(self, batch: list[Ending]) -> None:
@@ -160,8 +160,8 @@ class Completer:
         for ending in accepted:
             ending.settled = True
         await asyncio.sleep(0)
-        for ending in accepted:
-            self._events.emit(RunEnded(ending.change, ending.seconds, ending.status))
+        if accepted:
+            self._events.emit(*[RunEnded(e.change, e.seconds, e.status) for e in accepted])
 
     def _again(self, ending: Ending) -> None:
         ending.settled = False

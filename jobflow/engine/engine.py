@@ -123,7 +123,7 @@ class Engine:
         return [
             Fetcher(
                 f"fetcher-{n}", **known, store=self._store, broker=broker, slots=self._slots, handoff=self._handoff,
-                scheduler=self._scheduler, shaken=self._shaken,
+                scheduler=self._scheduler, events=self._events, shaken=self._shaken,
             )
             for n in range(PAIRS if self._slots.total else 0)
         ]  # fmt: skip
@@ -178,7 +178,7 @@ class Engine:
         for fetcher in self._fetchers:
             self._loop(fetcher, self._claiming)
         parts: dict[str, Any] = {"slots": self._slots, "executor": executor, "endings": self._endings}
-        self._workers = [Worker(f"worker-{n}", **parts, events=self._events) for n in range(self._slots.total)]
+        self._workers = [Worker(f"worker-{n}", **parts) for n in range(self._slots.total)]
         for worker in self._workers:
             worker.start()
         self.state = "running"

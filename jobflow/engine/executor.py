@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
+import msgspec
+
 from jobflow import lifecycle, payloads, retry
 from jobflow.context import FOREVER, Cancel, Context, Discard, Enqueue, Snooze
 from jobflow.engine.lease import boottime
@@ -30,28 +32,22 @@ StopCause = Literal["timeout", "cancel", "drain", "lost"]
 PATIENT = ("cancel", "drain")  # a thread gets the time to look at ctx.cancelled, as a coroutine does to tidy up
 
 
-class Supervision:
+class Supervision(msgspec.Struct, eq=False):
     """One run as its watchers see it. The watchdog calls ``stop("timeout")`` once ``deadline`` has passed."""
 
-    __slots__ = (
-        *("abandoned", "began", "cause", "claimed", "completing", "deadline", "ended"),
-        *("in_thread", "noticed", "run", "started", "stopped", "task"),
-    )
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.task: asyncio.Task[Any] | None = None  # in which the handler runs
-        self.began = time.monotonic()  # when its claim was answered
-        self.claimed = boottime()  # the same, by the clock of the lease
-        self.deadline = math.inf  # seconds of time.monotonic(); set when the handler starts
-        self.started = False  # whether any line of the handler ran
-        self.in_thread = False  # whether it ran in a thread, which cannot be cancelled from outside
-        self.cause: StopCause | None = None
-        self.stopped = math.inf  # when stop() was called
-        self.noticed = False  # whether the handler knows of it
-        self.completing = False  # whether its completion stands in a transaction of its own: its commit decides
-        self.ended = False  # its ending waits to be written
-        self.abandoned = False  # the handler ignored that it was stopped: its ending was written without it
+    run: Run
+    began: float = msgspec.field(default_factory=time.monotonic)  # when its claim was answered
+    claimed: float = msgspec.field(default_factory=boottime)  # the same, by the clock of the lease
+    task: asyncio.Task[Any] | None = None  # in which the handler runs
+    deadline: float = math.inf  # seconds of time.monotonic(); set when the handler starts
+    started: bool = False  # whether any line of the handler ran
+    in_thread: bool = False  # whether it ran in a thread, which cannot be cancelled from outside
+    cause: StopCause | None = None
+    stopped: float = math.inf  # when stop() was called
+    noticed: bool = False  # whether the handler knows of it
+    completing: bool = False  # whether its completion stands in a transaction of its own: its commit decides
+    ended: bool = False  # its ending waits to be written
+    abandoned: bool = False  # the handler ignored that it was stopped: its ending was written without it
 
     def stop(self, cause: StopCause) -> None:
         """Cancel the handler, once: a second call is ignored, so that a handler can tidy up undisturbed."""

@@ -17,6 +17,7 @@ from jobflow.engine.lease import Lease, boottime
 from jobflow.engine.scheduler import Scheduler
 from jobflow.engine.slots import Slots
 from jobflow.errors import AnswerLost, BrokerUnavailable, StoreUnavailable
+from jobflow.events import Events, RunStarted
 from jobflow.lifecycle import Run
 from jobflow.store import Store
 
@@ -31,14 +32,14 @@ class Fetcher:
 
     def __init__(
         self, name: str, *, store: Store, broker: Broker, lease: Lease, slots: Slots, agenda: Agenda, handoff: Handoff,
-        scheduler: Scheduler, health: Health, shaken: Callable[[], None],
+        scheduler: Scheduler, health: Health, events: Events, shaken: Callable[[], None],
     ) -> None:  # fmt: skip
         self.name = name
         self.wake = agenda.wake
         self.claiming_since: float | None = None  # the audit must not mistake a claim on its way for a lost one
         self._store, self._broker, self._lease = store.pinned(), broker, lease
         self._slots, self._agenda, self._scheduler, self._health = slots, agenda, scheduler, health
-        self._handoff, self._shaken = handoff, shaken
+        self._handoff, self._events, self._shaken = handoff, events, shaken
         self._fairness: dict[str, Fairness] = {}
 
     async def tick(self) -> float:
@@ -75,6 +76,8 @@ class Fetcher:
             raise
         finally:
             self._slots.fill(reserved, runs)
+        if runs:
+            self._events.emit(*map(RunStarted, runs))
 
     async def _look_ahead(self, now: datetime) -> float:
         """Pop for slots that are about to fall free, so that their next jobs are known when they are.
@@ -127,8 +130,8 @@ class Fetcher:
             await failpoints.reach("claim.committed")
         finally:
             self.claiming_since = None
-        order = {id: place for place, id in enumerate(ids)}
-        return sorted(runs, key=lambda run: order[run.id])
+        found = {run.id: run for run in runs}
+        return [run for id in ids if (run := found.pop(id, None))]  # in the order of their ids, each once
 
     async def _take_without_redis(self, queue: str, want: int) -> list[Run]:
         fairness = self._fairness.setdefault(queue, Fairness())

@@ -8,7 +8,6 @@ import contextvars
 from jobflow.engine.completer import Endings
 from jobflow.engine.executor import Executor, Supervision
 from jobflow.engine.slots import SUSPECT, Slots
-from jobflow.events import Events, RunStarted
 from jobflow.lifecycle import hand_back
 
 
@@ -19,9 +18,9 @@ class Worker:
     task takes over.
     """
 
-    def __init__(self, name: str, *, slots: Slots, executor: Executor, endings: Endings, events: Events) -> None:
+    def __init__(self, name: str, *, slots: Slots, executor: Executor, endings: Endings) -> None:
         self._name = name
-        self._slots, self._executor, self._endings, self._events = slots, executor, endings, events
+        self._slots, self._executor, self._endings = slots, executor, endings
         self._clean = contextvars.copy_context()
         self.task: asyncio.Task[None]
 
@@ -51,6 +50,5 @@ class Worker:
                 return
             await self._slots.alone(supervision)
         supervision.task = self.task
-        self._events.emit(RunStarted(run))
         change = await self._executor.execute(run, supervision)
         self._endings.offer(change, supervision)

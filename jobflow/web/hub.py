@@ -97,9 +97,11 @@ class Hub:
         finally:
             self._telling = None
 
-    def moved(self, job_id: UUID) -> None:
-        for watch in self._jobs.get(job_id, ()):
-            watch.tell(("job",))
+    def moved(self, job_ids: Iterable[UUID]) -> None:
+        if self._jobs:
+            for job_id in job_ids:
+                for watch in self._jobs.get(job_id, ()):
+                    watch.tell(("job",))
 
     async def _ask(self) -> None:
         """One question for all watched jobs, however many wait."""
@@ -108,7 +110,7 @@ class Hub:
                 for job_id, row in (await self._store.find_status(list(self._jobs))).items():
                     if self._seen.get(job_id) != row["updated_at"]:
                         self._seen[job_id] = row["updated_at"]
-                        self.moved(job_id)
+                        self.moved([job_id])
         finally:
             self._asking = None
 

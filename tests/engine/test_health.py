@@ -12,7 +12,7 @@ from jobflow.events import Event, Events, ServerAway, ServerBack
 def test_an_outage(server: str) -> None:
     seen: list[Event] = []
     events = Events()
-    events.subscribe(seen.append)
+    events.subscribe(seen.extend)
     health = Health(events)
     if server == "redis":
         failed, answered, up = health.broker_failed, health.broker_answered, lambda: health.broker_up

@@ -39,7 +39,7 @@ class Process:
         self.holds: asyncio.Task[Any] | None = None  # the task that is a handler
         self.seen: list[Event] = []
         events = Events()
-        events.subscribe(self.seen.append)
+        events.subscribe(self.seen.extend)
         self.heartbeat = Heartbeat(
             url, self.lease, events, version="1.2", concurrency=7, types=["a", "b"],
             running=lambda: 3, holder=self._holder, seen=self._seen, failed=self.failures.append,

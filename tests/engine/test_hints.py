@@ -40,7 +40,7 @@ async def test_who_waits_for_a_job_is_told_at_once(broker: Broker) -> None:
     events = Events()
     hints, _ = listen(broker, events)
     moved, job = [], new_job()
-    hints.moved = moved.append
+    hints.moved = moved.extend
     events.emit(JobMoved(job.id, "cancelled", Status.PENDING, Status.CANCELLED))
     assert moved == [job.id]
 

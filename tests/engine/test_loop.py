@@ -127,7 +127,7 @@ def seen() -> list[Event]:
 @pytest.fixture
 def events(seen: list[Event]) -> Events:
     events = Events()
-    events.subscribe(seen.append)
+    events.subscribe(seen.extend)
     return events
 
 

@@ -34,7 +34,7 @@ def seen() -> list[Event]:
 @pytest.fixture
 def pruner(store: Store, seen: list[Event]) -> Pruner:
     events = Events()
-    events.subscribe(seen.append)
+    events.subscribe(seen.extend)
     return Pruner(store=store, retention=KEEP, events=events)
 
 

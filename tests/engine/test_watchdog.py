@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import httpx
@@ -36,7 +36,7 @@ class Bench:
         self.seen: list[Event] = []
         self.hopeless: list[bool] = []
         events = Events()
-        events.subscribe(self.seen.append)
+        events.subscribe(self.seen.extend)
         self.watchdog = Watchdog(
             slots=self.slots, endings=self.endings, lease=self.lease, events=events, outage=100.0, lag=self.lags.append,
             hopeless=lambda: self.hopeless.append(True),
@@ -148,9 +148,10 @@ async def stubborn(payload: dict) -> None:
 async def test_a_timeout_is_precise(app: Litestar, http: httpx.AsyncClient) -> None:
     seconds: dict[str, float] = {}
 
-    def note(event: Event) -> None:
-        if isinstance(event, RunEnded):
-            seconds[str(event.change.run.id)] = event.seconds
+    def note(events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, RunEnded):
+                seconds[str(event.change.run.id)] = event.seconds
 
     app.parts.events.subscribe(note)  # type: ignore[attr-defined]
     ids = []

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import anyio
@@ -17,12 +17,14 @@ from jobflow.engine.executor import Supervision
 from jobflow.engine.loop import Wake
 from jobflow.engine.slots import Slots
 from jobflow.engine.worker import Worker
-from jobflow.events import Event, Events, RunStarted
-from jobflow.lifecycle import Failure, complete, fail, hand_back
+from jobflow.lifecycle import Failure, Run, complete, fail, hand_back
 from tests.support.runs import make_run
 from tests.support.waiting import until
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="clean")
+
+
+Bench: TypeAlias = "tuple[Slots, Endings, Executor]"
 
 
 class Executor:
@@ -30,9 +32,11 @@ class Executor:
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
+        self.runs: list[Run] = []
         self.handler: Callable[[Supervision], Awaitable[Any]] | None = None
 
     async def execute(self, run: Any, supervision: Any) -> Any:
+        self.runs.append(run)
         await self.go.wait()
         if self.handler is not None:
             await self.handler(supervision)
@@ -42,32 +46,30 @@ class Executor:
         return fail(supervision.run, Failure(type(error).__name__, ""), 1.0)
 
 
-def bench_worker(bench: tuple[Slots, Endings, Executor, list[Event]]) -> Worker:
-    slots, endings, executor, seen = bench
-    events = Events()
-    events.subscribe(seen.append)
-    worker = Worker("w", slots=slots, executor=executor, endings=endings, events=events)  # type: ignore[arg-type]
+def bench_worker(bench: Bench) -> Worker:
+    slots, endings, executor = bench
+    worker = Worker("w", slots=slots, executor=executor, endings=endings)  # type: ignore[arg-type]
     worker.start()
     return worker
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[tuple[Slots, Endings, Executor, list[Event]]]:
-    slots, seen = Slots(2, Wake()), list[Event]()
+async def bench() -> AsyncIterator[Bench]:
+    slots = Slots(2, Wake())
     endings, executor = Endings(slots), Executor()
-    worker = bench_worker((slots, endings, executor, seen))
-    yield slots, endings, executor, seen
+    worker = bench_worker((slots, endings, executor))
+    yield slots, endings, executor
     slots.inbox.close()
     await asyncio.wait_for(worker.task, 10)  # the end of the inbox is the end of the worker
 
 
-async def test_from_the_inbox_to_the_endings(bench: tuple[Slots, Endings, Executor, list[Event]]) -> None:
-    slots, endings, executor, seen = bench
+async def test_from_the_inbox_to_the_endings(bench: Bench) -> None:
+    slots, endings, executor = bench
     run = make_run()
     slots.fill(slots.reserve(1), [run])
 
     async def started() -> bool:
-        return RunStarted(run) in seen
+        return executor.runs == [run]
 
     await until(started)
     assert len(endings.waiting) == 0
@@ -85,10 +87,10 @@ async def test_from_the_inbox_to_the_endings(bench: tuple[Slots, Endings, Execut
 
 
 async def test_of_jobs_that_lost_two_processes_one_runs_at_a_time(
-    bench: tuple[Slots, Endings, Executor, list[Event]],
+    bench: Bench,
 ) -> None:
     """Innocent neighbours of a poison must not be near it when it kills the third process."""
-    slots, endings, executor, seen = bench
+    slots, endings, executor = bench
     first, second = (make_run(id=UUID(int=n), rescues=2) for n in (1, 2))
     other = bench_worker(bench)
     slots.fill(slots.reserve(2), [first, second])
@@ -99,11 +101,11 @@ async def test_of_jobs_that_lost_two_processes_one_runs_at_a_time(
     await until(waiting, lambda n: n == 1)
     assert endings.waiting.popleft().change == hand_back(second)
     await asyncio.sleep(0.05)
-    assert seen == [], "not before Postgres knows that the other is not here"
+    assert executor.runs == [], "not before Postgres knows that the other is not here"
     slots.release([second])
 
     async def started() -> bool:
-        return seen == [RunStarted(first)]
+        return executor.runs == [first]
 
     await until(started)
     executor.go.set()
@@ -113,9 +115,9 @@ async def test_of_jobs_that_lost_two_processes_one_runs_at_a_time(
 
 
 async def test_a_run_that_was_given_up_on_meanwhile_gives_its_slot_back(
-    bench: tuple[Slots, Endings, Executor, list[Event]],
+    bench: Bench,
 ) -> None:
-    slots, endings, executor, _ = bench
+    slots, endings, executor = bench
     run = make_run()
     slots.fill(slots.reserve(1), [run])
     (supervision,) = slots.runs.values()
@@ -132,11 +134,9 @@ async def test_a_run_that_was_given_up_on_meanwhile_gives_its_slot_back(
     assert len(endings.waiting) == 0
 
 
-async def tasks_of(
-    bench: tuple[Slots, Endings, Executor, list[Event]], spoil: Callable[[Supervision], Any]
-) -> list[Any]:
+async def tasks_of(bench: Bench, spoil: Callable[[Supervision], Any]) -> list[Any]:
     """What is seen by three handlers, one after the other, of which the second does ``spoil``."""
-    slots, endings, executor, _ = bench
+    slots, endings, executor = bench
     seen: list[Any] = []
 
     async def handler(supervision: Supervision) -> None:
@@ -161,12 +161,12 @@ async def tasks_of(
     return [second, third]
 
 
-async def test_handlers_share_a_task(bench: tuple[Slots, Endings, Executor, list[Event]]) -> None:
+async def test_handlers_share_a_task(bench: Bench) -> None:
     second, third = await tasks_of(bench, lambda supervision: asyncio.sleep(0))
     assert second is third
 
 
-async def test_what_a_handler_sets_does_not_meet_the_next(bench: tuple[Slots, Endings, Executor, list[Event]]) -> None:
+async def test_what_a_handler_sets_does_not_meet_the_next(bench: Bench) -> None:
     async def spoil(supervision: Supervision) -> None:
         VARIABLE.set("spoilt")
 
@@ -175,7 +175,7 @@ async def test_what_a_handler_sets_does_not_meet_the_next(bench: tuple[Slots, En
 
 
 async def test_a_handler_that_was_stopped_leaves_no_cancellation_behind(
-    bench: tuple[Slots, Endings, Executor, list[Event]],
+    bench: Bench,
 ) -> None:
     async def spoil(supervision: Supervision) -> None:
         supervision.task = asyncio.current_task()
@@ -186,7 +186,7 @@ async def test_a_handler_that_was_stopped_leaves_no_cancellation_behind(
 
 
 async def test_a_handler_that_cancels_its_own_task_harms_nobody_else(
-    bench: tuple[Slots, Endings, Executor, list[Event]],
+    bench: Bench,
 ) -> None:
     async def spoil(supervision: Supervision) -> None:
         task = asyncio.current_task()
@@ -198,9 +198,9 @@ async def test_a_handler_that_cancels_its_own_task_harms_nobody_else(
 
 
 async def test_a_generator_exit_out_of_something_awaited_is_a_failure_like_any_other(
-    bench: tuple[Slots, Endings, Executor, list[Event]],
+    bench: Bench,
 ) -> None:
-    _, endings, _, _ = bench
+    _, endings, _ = bench
 
     async def spoil(supervision: Supervision) -> None:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -212,7 +212,7 @@ async def test_a_generator_exit_out_of_something_awaited_is_a_failure_like_any_o
 
 
 async def test_a_handlers_own_timeouts_and_task_groups_end_with_it(
-    bench: tuple[Slots, Endings, Executor, list[Event]],
+    bench: Bench,
 ) -> None:
     async def spoil(supervision: Supervision) -> None:
         with suppress(TimeoutError):

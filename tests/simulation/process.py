@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,12 @@ import jobflow.app  # noqa: F401  (so that every module is there to be patched)
 from jobflow import Cancel, Context, Discard, Snooze, settings
 from jobflow.client import Client
 from jobflow.engine.engine import Engine
+from jobflow.engine.executor import Supervision
 from jobflow.engine.heartbeat import Heartbeat
+from jobflow.engine.inbox import Inbox
 from jobflow.engine.slots import Slots
 from jobflow.errors import Unavailable
-from jobflow.events import Event, Events, LoopFailed, RunEnded, RunRefused, RunStarted
+from jobflow.events import Event, Events, LoopFailed, RunEnded, RunRefused
 from jobflow.intake import Intake
 from jobflow.lifecycle import Run
 from jobflow.pusher import Pusher
@@ -106,6 +108,18 @@ class CheckedSlots(Slots):
         super().release(runs)
 
 
+class CheckedInbox(Inbox):
+    """Tells the rules which run is taken up."""
+
+    process: Process
+
+    async def take(self) -> Supervision | None:
+        if (supervision := await super().take()) is not None:
+            run = supervision.run
+            self.process.world.judge("started", run.id, run.run_epoch, run.worker)
+        return supervision
+
+
 class Process:
     """``lane`` is its main thread, ``heart`` its heartbeat's; ``hindered``: until when something kept it from beating."""
 
@@ -127,7 +141,8 @@ class Process:
             registry=registry, events=events, lag=lambda seconds: None,
         )  # fmt: skip
         self.engine._slots.__class__ = CheckedSlots
-        self.engine._slots.process = self  # type: ignore[attr-defined]
+        self.engine._slots.inbox.__class__ = CheckedInbox
+        self.engine._slots.process = self.engine._slots.inbox.process = self  # type: ignore[attr-defined]
         events.subscribe(self._hear)
         world.loop.spawn(self.lane, self._live())
 
@@ -147,16 +162,14 @@ class Process:
     def identities(self) -> tuple[UUID, ...]:
         return self.engine._lease.identities
 
-    def _hear(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            run = event.run
-            self.world.judge("started", run.id, run.run_epoch, run.worker)
-        elif isinstance(event, RunEnded):
-            self.world.judge("settled", event.change)
-        elif isinstance(event, RunRefused):
-            self.world.rules.counts["refused"] += 1
-        elif isinstance(event, LoopFailed):
-            self.world.fail(f"{self.name}: the loop {event.loop} failed: {event.error!r}")
+    def _hear(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, RunEnded):
+                self.world.judge("settled", event.change)
+            elif isinstance(event, RunRefused):
+                self.world.rules.counts["refused"] += 1
+            elif isinstance(event, LoopFailed):
+                self.world.fail(f"{self.name}: the loop {event.loop} failed: {event.error!r}")
 
 
 def make_registry(world: World, process: Process) -> Registry:

@@ -44,7 +44,7 @@ class Parts:
         self.store, self.broker = store, broker
         self.seen: list[Event] = []
         self.events = Events()
-        self.events.subscribe(self.seen.append)
+        self.events.subscribe(self.seen.extend)
         self.lease = Lease(LEASE)
         self.agenda = Agenda()
         self.slots = Slots(slots, self.agenda.wake)
@@ -65,7 +65,8 @@ class Parts:
     def make_fetcher(self, name: str, broker: Broker | None = None) -> Fetcher:
         return Fetcher(
             name, store=self.store, broker=broker or self.broker, lease=self.lease, slots=self.slots,
-            agenda=self.agenda, handoff=self.handoff, scheduler=self.scheduler, health=self.health, shaken=self._shake,
+            agenda=self.agenda, handoff=self.handoff, scheduler=self.scheduler, health=self.health, events=self.events,
+            shaken=self._shake,
         )  # fmt: skip
 
     def _shake(self) -> None:

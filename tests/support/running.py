@@ -18,7 +18,7 @@ class Running:
         self.parts = app.parts  # type: ignore[attr-defined]
         self.engine: Engine = self.parts.engine
         self.seen: list[Event] = []
-        self.parts.events.subscribe(self.seen.append)
+        self.parts.events.subscribe(self.seen.extend)
 
     async def enqueue(self, count: int, type: str = "sleep", **options: Any) -> list[UUID]:
         payload = options.pop("payload", {"seconds": 30})

@@ -39,7 +39,7 @@ class Stage:
         self.emitted: list[Event] = []
         self.taken: list[tuple[str, int]] = []
         events = Events()
-        events.subscribe(self.emitted.append)
+        events.subscribe(self.emitted.extend)
         self.engine = SimpleNamespace(
             state="running", broker_up=True, store_up=True, held=None, live_processes=1, pulse=lambda: 0.1
         )

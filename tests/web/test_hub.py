@@ -121,7 +121,7 @@ async def test_a_waiting_request_hears_of_a_move_in_this_process_at_once(
     waiting = asyncio.create_task(hub.changed(job.id, 100, lambda now: now.status in FINAL))
     await asyncio.sleep(0)
     await store.cancel_jobs([job.id], "no more")
-    hub.moved(job.id)
+    hub.moved([job.id])
     async with asyncio.timeout(20):
         assert (await waiting).status == "cancelled"
 
