@@ -59,6 +59,11 @@ def _successes(changes: Sequence[Change]) -> tuple[list[Any], ...]:
     )
 
 
+def _sparse(column: list[Any]) -> list[Any]:
+    """Nothing at all for a column of nothing but NULL: unnest fills it up, and asyncpg looks at each value twice."""
+    return column if any(value is not None for value in column) else []
+
+
 @cache
 def _named(name: str) -> TextClause:
     """A statement for SQLAlchemy, whatever driver is below: its parameters are called p1, p2 …"""
@@ -111,11 +116,11 @@ class Store:
             [job.payload.decode() for job in jobs],
             [job.max_attempts for job in jobs],
             [job.timeout for job in jobs],
-            [job.run_at for job in jobs],
-            [job.delay for job in jobs],
-            [job.expires_at for job in jobs],
-            [job.unique_key for job in jobs],
-            [msgspec.json.encode(job.tags).decode() if job.tags else None for job in jobs],
+            _sparse([job.run_at for job in jobs]),
+            _sparse([job.delay for job in jobs]),
+            _sparse([job.expires_at for job in jobs]),
+            _sparse([job.unique_key for job in jobs]),
+            _sparse([msgspec.json.encode(job.tags).decode() if job.tags else None for job in jobs]),
         )
         if connection is not None:
             created_at: datetime = await connection.fetchval(SQL["insert_jobs"], *columns)

@@ -16,7 +16,7 @@ import pytest
 
 from jobflow import events, lifecycle, logs
 from jobflow.events import Event, Events, HandlerLog, JobsEnqueued, RunEnded, RunStarted
-from jobflow.lifecycle import Change, Failure
+from jobflow.lifecycle import Change, Failure, Status
 from jobflow.settings import Settings
 from tests.support.runs import JOB, WORKER, make_run
 
@@ -200,6 +200,15 @@ def test_every_event_makes_one_line(make: Callable[..., Bench], event: Event, lo
     assert "log failed" not in text
     if log_format == "json":
         assert text.count("\n") == 1
+
+
+def test_of_a_batch_each_has_its_line_and_its_level(make: Callable[..., Bench]) -> None:
+    bench = make(log_level="warning")
+    broken = RunEnded(None, 0.5, Status.DEAD_LETTER.value)  # type: ignore[arg-type]
+    bench.events.emit(ended(lifecycle.complete(RUN, None)), broken, ended(lifecycle.fail(RUN, BOOM, 1.0)))
+    lines = bench.sink.lines()
+    assert [(line["event"], line["level"]) for line in lines] == [("log_failed", "error"), ("run_ended", "warning")]
+    assert bench.sink.writes, "what is urgent does not wait"
 
 
 def test_what_is_below_the_level_is_not_written(make: Callable[..., Bench]) -> None:

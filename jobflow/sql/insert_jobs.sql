@@ -1,7 +1,7 @@
 -- insert_jobs: commit new jobs, all or none
 -- $1 bigint[] owner · $2 uuid[] id · $3 text[] queue · $4 text[] type · $5 smallint[] priority · $6 text[] payload (JSON)
 -- $7 int[] max_attempts · $8 float8[] timeout · $9 timestamptz[] run_at · $10 float8[] delay · $11 timestamptz[] expires_at
--- $12 text[] unique_key · $13 text[] tags (JSON array or NULL)
+-- $12 text[] unique_key · $13 text[] tags (JSON array or NULL); those from $9 on may be empty where all are NULL
 -- Returns: created_at, once
 WITH given AS (
   SELECT *, greatest(coalesce(run_at, now() + make_interval(secs => delay), now()), now()) AS due

@@ -61,6 +61,14 @@ async def test_it_takes_what_is_due_in_order_and_no_more_than_there_are_slots(
     assert await drained(parts) == ids[10:11]
 
 
+async def test_a_job_that_two_lanes_name_runs_once(parts: Parts) -> None:
+    (id,) = await parts.insert()
+    entries = [Entry(priority, parts.lease.now() - timedelta(seconds=1), id) for priority in (2, 5)]
+    await fill(parts)
+    assert (await parts.broker.push("default", entries)).added == 2
+    assert await drained(parts) == [id]
+
+
 async def test_no_more_than_half_of_the_slots_at_once(parts: Parts) -> None:
     await parts.insert(12)
     await fill(parts)

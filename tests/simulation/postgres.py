@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 from uuid import UUID
 
@@ -174,8 +175,8 @@ class Postgres:
     def _insert_jobs(self, tx: Transaction | None, *columns: Sequence[Any]) -> list[Record]:
         now = self.now()
         rows = []
-        for owner, id, queue, type, priority, payload, most, timeout, run_at, delay, expires, unique, _ in zip(
-            *columns, strict=True
+        for owner, id, queue, type, priority, payload, most, timeout, run_at, delay, expires, unique, _ in zip_longest(
+            *columns
         ):
             due = max(run_at or now + timedelta(seconds=delay or 0), now)
             status = Status.SCHEDULED if due > now else Status.PENDING
