@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable
 from uuid import UUID
 
 from jobflow.engine.executor import Supervision
 from jobflow.engine.inbox import Inbox
+from jobflow.engine.lease import boottime
 from jobflow.engine.loop import Wake
 from jobflow.lifecycle import RESCUES, Run
 
@@ -87,9 +89,9 @@ class Slots:
     def fill(self, reserved: int, runs: Iterable[Run]) -> int:
         """The claim was answered: its runs take the slots set aside, the others are free again."""
         self._reserved -= reserved
-        count = 0
+        count, began, claimed = 0, time.monotonic(), boottime()
         for run in runs:
-            self.runs[key(run)] = supervision = Supervision(run)
+            self.runs[key(run)] = supervision = Supervision(run, began, claimed)
             self.inbox.put(supervision)
             count += 1
         return count
