@@ -73,6 +73,7 @@ class Client:
     ) -> None:
         self._store, self._intake, self._pusher, self._broker = store, intake, pusher, broker
         self._registry, self._events = registry, events
+        intake.committed = self._announce
         self._tasks: set[asyncio.Task[None]] = set()
 
     def prepare(self, request: JobRequest) -> NewJob:
@@ -135,19 +136,24 @@ class Client:
         Raises UniqueConflict (a live job holds the unique_key), KeyReused (the key came with another body),
         KeyInFlight (the first request with this key still runs after 2 s), StoreUnavailable.
         """
-        submitted = await self._intake.submit(submission)
-        if not submitted.replayed:
-            self._announce(submitted)
-        return submitted
+        return await self._intake.submit(submission)
 
-    def _announce(self, submitted: Submitted) -> None:
-        new = [job for job in submitted.jobs if job.id not in submitted.existing]
-        if not new:
-            return
-        for queue, jobs in groupby(sorted(new, key=lambda job: job.queue), key=lambda job: job.queue):
-            entries = [Entry(j.priority, due_at(j, submitted.created_at), j.id) for j in jobs]
-            self._pusher.push(queue, entries, submitted.created_at)
-        self._events.emit(JobsEnqueued([job.id for job in new], [job.type for job in new], [job.queue for job in new]))
+    def _announce(self, committed: Sequence[Submitted]) -> None:
+        """Make the jobs of requests that shared a commit known, to those who run them first."""
+        entries: dict[str, list[Entry]] = {}
+        events = []
+        for submitted in committed:
+            new = [job for job in submitted.jobs if job.id not in submitted.existing]
+            for job in new:
+                entry = Entry(job.priority, due_at(job, submitted.created_at), job.id)
+                entries.setdefault(job.queue, []).append(entry)
+            if new:
+                moment = submitted.created_at  # the same for all
+                events.append(JobsEnqueued([j.id for j in new], [j.type for j in new], [j.queue for j in new]))
+        for queue, found in entries.items():
+            self._pusher.push(queue, found, moment)
+        if events:
+            self._events.emit(*events)
 
     # ---- one job ----------------------------------------------------------------------------------------------------
 

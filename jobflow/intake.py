@@ -8,7 +8,7 @@ a snapshot from before is stale; after the read the inserts; all in one transact
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
@@ -31,7 +31,10 @@ SETTLE = 3.0  # seconds to find out what became of a lost answer
 
 
 class Intake:
+    """``committed(new)`` is told what was committed together, before anybody is answered: who runs it starts the sooner."""
+
     def __init__(self, store: Store) -> None:
+        self.committed: Callable[[Sequence[Submitted]], None] = lambda new: None
         self._store = store  # many connections, for big requests
         self._plain_store, self._careful_store = store.pinned(), store.pinned()
         self._plain: Batcher[Submission, Submitted] = Batcher(self._insert, limit=500)
@@ -111,7 +114,7 @@ class Intake:
                 return [(await self._insert([submission], store))[0] for submission in batch]
             return [Invalid(Fault("", f"Postgres does not take this: {error}"))]
         await failpoints.reach("enqueue.committed")
-        return [Submitted(jobs=submission.jobs, created_at=created_at) for submission in batch]
+        return self._tell([Submitted(jobs=submission.jobs, created_at=created_at) for submission in batch])
 
     async def _insert_all(self, jobs: Sequence[NewJob], store: Store) -> datetime:
         if len(jobs) <= CHUNK:
@@ -142,10 +145,19 @@ class Intake:
         except TimeoutError:
             raise lost from None
         # All of a submission, not its first job alone: with on_conflict="return" some ids are not those it came with.
-        return [
-            Submitted(jobs=s.jobs, created_at=found[s.jobs[0].id]) if all(job.id in found for job in s.jobs) else lost
-            for s in batch
-        ]
+        return self._tell(
+            [
+                Submitted(jobs=s.jobs, created_at=found[s.jobs[0].id])
+                if all(job.id in found for job in s.jobs)
+                else lost
+                for s in batch
+            ]
+        )
+
+    def _tell(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        if new := [made for made in outcomes if isinstance(made, Submitted) and not made.replayed]:
+            self.committed(new)
+        return list(outcomes)
 
     # ---- with keys --------------------------------------------------------------------------------------------------
 
@@ -173,7 +185,7 @@ class Intake:
                 outcomes = await self._decide(group, connection)
                 await failpoints.reach("keyed.inserted")
             await failpoints.reach("keyed.committed")
-            return outcomes
+            return self._tell(outcomes)
         except AnswerLost as lost:
             return await self._ask(group, lost)
         except (Busy, asyncpg.UniqueViolationError, asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):

@@ -135,13 +135,14 @@ def serve_app(settings: Settings, sockets: list[socket.socket], stop: Stop, read
     Raises JobflowError: the application cannot be built, does not start, or gave up.
     """
     from jobflow.app import create_app
+    from jobflow.web.protocol import Protocol
 
     sys.path.insert(0, os.getcwd())  # JOBFLOW_HANDLERS may name modules of the working folder
     app = create_app(settings)
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from jobflow import client as client_module
 from jobflow import lifecycle
-from jobflow.broker import Broker
+from jobflow.broker import Broker, Entry
 from jobflow.client import Client, DeadFilter, JobRequest, Submission, due_at
 from jobflow.errors import Conflict, Invalid, NotFound, Pruned, StoreUnavailable, UniqueConflict
 from jobflow.events import Event, Events, JobMoved, JobsEnqueued
@@ -156,6 +156,40 @@ async def test_a_deadline_after_the_start_is_fine(client: Client) -> None:
 
 
 # ---- submit ---------------------------------------------------------------------------------------------------------
+
+
+async def test_requests_that_share_a_commit_are_announced_once_and_before_they_are_answered(
+    client: Client, parts: Parts
+) -> None:
+    asked: list[asyncio.Task[UUID]] = []
+    offered: list[tuple[str, int, int]] = []
+
+    def offer(queue: str, entries: list[Entry]) -> bool:
+        offered.append((queue, len(entries), sum(task.done() for task in asked)))
+        return True
+
+    client._pusher.offer = offer
+    asked += [asyncio.create_task(client.enqueue("any", queue=queue)) for queue in ("a", "b", "a", "a")]
+    ids = await asyncio.gather(*asked)
+    assert sum(count for _, count, _ in offered) == 4
+    assert len(offered) < 4, "those that came while the queues were looked up went together"
+    assert offered[0][2] == 0
+    assert sorted(id for some, _ in parts.enqueued() for id in some) == sorted(ids)
+    assert len(parts.enqueued()) == 4, "each request is told"
+
+
+async def test_a_job_is_announced_though_its_caller_went_away(client: Client, store: Store, parts: Parts) -> None:
+    await client.enqueue("any")  # the queue is known
+    offered: list[Entry] = []
+    client._pusher.offer = lambda queue, entries: bool(offered.extend(entries)) or True
+    asked = asyncio.create_task(client.enqueue("any"))
+    while not client._intake._plain._task:
+        await asyncio.sleep(0)
+    asked.cancel()
+    while not offered:
+        await asyncio.sleep(0.001)
+    assert asked.cancelled()
+    assert await store.find_jobs([offered[0].id])
 
 
 async def test_enqueue_commits_and_tells_redis_and_the_listeners(

@@ -50,7 +50,7 @@ class Fetcher:
         if not self._lease.trusted():
             return 0.2
         now = self._lease.now()
-        if self._slots.free <= 0:
+        if self._slots.free <= 0 or self._slots.scarce:
             return await self._look_ahead(now)
         if popped := self._slots.take_ahead():
             name, ids = popped

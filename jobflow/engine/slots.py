@@ -17,6 +17,7 @@ from jobflow.lifecycle import RESCUES, Run
 SUSPECT = RESCUES - 1  # lost processes after which the next loss is the end
 
 BATCH = 500  # jobs for each claim at most
+PATIENCE = 0.1  # seconds that free slots wait for more of them, while Postgres is slow
 
 Key = tuple[UUID, int]  # job id and run_epoch
 
@@ -35,6 +36,7 @@ class Slots:
         self._freed = freed
         self._ahead: deque[tuple[str, list[UUID]]] = deque()  # queue, ids that left Redis
         self._reserved = self._promised = 0
+        self._patient_until = 0.0  # until when slots that are about to fall free are worth waiting for
         self._coming = 0  # slots that are about to fall free: their runs' endings are on their way to Postgres
         self.stuck: set[Supervision] = set()  # handlers that do not end; each has its slot for good
         self._suspect: Key | None = None
@@ -54,19 +56,29 @@ class Slots:
         self._reserved += count
         return count
 
+    @property
+    def scarce(self) -> bool:
+        """Whether a claim had better wait a moment: more slots are about to fall free than are free now. One claim for all
+        of them costs half of what two cost, and halves would go on as halves for ever."""
+        return self.free < min(self.batch, self._coming) and time.monotonic() < self._patient_until
+
     def expect(self, runs: Iterable[Run]) -> None:
         """The endings of these are sent to Postgres now."""
         self._coming += sum(key(run) in self.runs for run in runs)
+        self._patient_until = time.monotonic() + PATIENCE
         if self.free <= 0:
             self._freed.set()
 
     def give_up(self, runs: Iterable[Run]) -> None:
         """Postgres was asked to end these: those that it did not end keep their slots."""
-        self._coming -= sum(key(run) in self.runs for run in runs)
+        kept = sum(key(run) in self.runs for run in runs)
+        self._coming -= kept
+        if kept:
+            self._freed.set()  # a claim may have waited for these
 
     def promise(self, most: int) -> int:
-        """Choose jobs for slots that are about to fall free. Returns for how many."""
-        count = max(min(most, self._coming - self._promised), 0)
+        """Choose jobs for slots that are about to fall free, and for those that are free already. Returns for how many."""
+        count = max(min(most, self._coming + self.free - self._promised), 0) if self._coming else 0
         self._promised += count
         return count
 

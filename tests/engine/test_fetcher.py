@@ -129,6 +129,21 @@ async def test_what_was_popped_ahead_is_claimed_when_slots_are_free_and_no_soone
     assert (parts.slots.free, parts.slots.promise(9)) == (0, 0)
 
 
+async def test_one_claim_takes_what_falls_free_together(parts: Parts) -> None:
+    ids = await parts.insert(30)
+    await fill(parts)
+    running = await drained(parts)
+    runs = [supervision.run for supervision in parts.slots.runs.values()]
+    parts.slots.expect(runs[:4])
+    parts.slots.release(runs[:1])
+    assert await parts.fetcher.tick() == 0, "four are chosen"
+    assert await parts.fetcher.tick() == POLL
+    assert (taken(parts), parts.slots.free) == ([], 1), "and the one that could be is not claimed alone"
+    parts.slots.release(runs[1:4])
+    assert await parts.fetcher.tick() == 0
+    assert running + taken(parts) == ids[:14]
+
+
 async def test_while_slots_are_taken_redis_may_be_away_and_nothing_spins(parts: Parts, dead_broker: Broker) -> None:
     ids = await parts.insert(12)
     await fill(parts)

@@ -6,6 +6,9 @@ import asyncio
 import random
 from uuid import UUID
 
+import pytest
+
+from jobflow.engine import slots as module
 from jobflow.engine.loop import Wake
 from jobflow.engine.slots import Slots
 from jobflow.lifecycle import Run
@@ -52,6 +55,35 @@ async def test_no_more_is_promised_than_is_about_to_fall_free() -> None:
     slots.give_up(runs(1, 2, 3, 9))  # Postgres has not answered for the others
     assert slots.promise(9) == 0
     assert slots.take_ahead() is None
+
+
+async def test_a_claim_waits_for_more_than_is_free_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = Wake()
+    slots = Slots(10, freed)
+    slots.fill(slots.reserve(10), runs(*range(10)))
+    slots.expect(runs(0, 1))
+    slots.release(runs(0, 1))
+    assert not slots.scarce, "no ending is on its way"
+    slots.expect(runs(2, 3))
+    assert not slots.scarce, "as many are free"
+    slots.expect(runs(4))
+    assert slots.scarce
+    assert slots.promise(9) == 5, "for the free ones, too"
+    slots.keep_ahead(5, "q", [])
+    waiter = asyncio.create_task(freed.wait(60))
+    await asyncio.sleep(0)
+    slots.give_up(runs(2, 3, 4))  # Postgres has not answered
+    await asyncio.wait_for(waiter, 10)
+    assert not slots.scarce
+    slots.expect(runs(2, 3, 4, 5, 6, 7))
+    assert slots.scarce
+    slots.release(runs(2, 3, 4))
+    assert (slots.free, slots.scarce) == (5, False), "a claim takes no more than that"
+    slots.reserve(3)
+    assert slots.scarce
+    monkeypatch.setattr(module, "PATIENCE", -1.0)
+    slots.expect([])
+    assert not slots.scarce, "Postgres takes its time: free slots are used as they are"
 
 
 async def test_a_slot_is_free_again_and_somebody_is_woken() -> None:
