@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 
 from jobflow.errors import JobflowError, SettingsError
+from jobflow.protocol import Protocol
 from jobflow.settings import Settings
 
 WATCHED = {".py", ".sql", ".lua", ".html", ".css", ".js"}
@@ -135,7 +136,6 @@ def serve_app(settings: Settings, sockets: list[socket.socket], stop: Stop, read
     Raises JobflowError: the application cannot be built, does not start, or gave up.
     """
     from jobflow.app import create_app
-    from jobflow.web.protocol import Protocol
 
     sys.path.insert(0, os.getcwd())  # JOBFLOW_HANDLERS may name modules of the working folder
     app = create_app(settings)

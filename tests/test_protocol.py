@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from jobflow.web.protocol import Corked, Protocol
+from jobflow.protocol import Corked, Protocol
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
