@@ -19,7 +19,7 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # a socket's path may have 107 bytes only, so it would depend on where we live
     "max_connections": "100",
-    "shared_buffers": "128MB",
+    "shared_buffers": "256MB",  # taken only as it is used; a list by a common tag looks at 80 MB of the table
     "max_locks_per_transaction": "256",  # a statement over all day partitions locks each with its indexes
     "wal_level": "minimal",  # nobody replicates from here
     "max_wal_senders": "0",
