@@ -283,8 +283,9 @@ class Client:
 
 def due_at(job: NewJob, created_at: datetime) -> datetime:
     """When a new job may run: what insert_jobs.sql writes as run_at."""
-    run_at = job.run_at if job.run_at is not None else created_at + timedelta(seconds=job.delay or 0)
-    return max(run_at, created_at)
+    if job.run_at is not None:
+        return max(job.run_at, created_at)
+    return created_at + timedelta(seconds=job.delay) if job.delay else created_at
 
 
 def _starts(request: JobRequest) -> datetime:

@@ -36,6 +36,6 @@ class Corked:
         self._transport.close()
 
     def _flush(self) -> None:
-        if waiting := self._waiting:
-            self._waiting = []
+        waiting, self._waiting = self._waiting, []
+        if waiting and not self._transport.is_closing():  # else the client went away meanwhile
             self._transport.writelines(waiting)

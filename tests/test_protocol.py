@@ -58,6 +58,14 @@ async def test_what_was_written_before_the_close_leaves_before_it_and_once(recor
     assert recorder.seen == [[b"all"], "closed"]
 
 
+async def test_what_is_left_for_a_client_that_went_away_is_dropped(recorder: Recorder) -> None:
+    corked = Corked(recorder)
+    corked.write(b"late")
+    recorder.close()
+    await asyncio.sleep(0)
+    assert recorder.seen == ["closed"]
+
+
 async def test_all_else_is_asked_of_the_connection_itself(recorder: Recorder) -> None:
     corked = Corked(recorder)
     assert corked.get_extra_info("peername") == ("127.0.0.1", 1)
