@@ -1058,6 +1058,14 @@ async def test_a_new_day_takes_over_what_came_before_it(store: Store, database: 
         await store.create_day(day)
 
 
+async def test_a_new_day_is_swept_after_few_new_rows_so_that_lists_need_only_its_indexes(
+    store: Store, database: Connection
+) -> None:
+    await store.create_day(TODAY)
+    options = await database.fetchval("SELECT reloptions FROM pg_class WHERE relname = $1", f"jobs_done_{TODAY}")
+    assert "autovacuum_vacuum_insert_scale_factor=0.02" in options
+
+
 async def test_a_dropped_day_leaves_late_finishers_and_the_history_of_what_is_kept(
     store: Store, database: Connection
 ) -> None:
