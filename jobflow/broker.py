@@ -10,6 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -45,6 +46,7 @@ def window_key(client: str) -> str:
     return f"jf:rl:{client}"
 
 
+@lru_cache(64)  # jobs of one request are due at one moment
 def micros(moment: datetime) -> int:
     """Whole microseconds since 1970, without a float on the way; what is later than the year 2255 counts as LAST."""
     return min((moment - EPOCH) // MICROSECOND, LAST)

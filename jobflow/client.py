@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
+from asyncpg.pgproto import pgproto  # its UUID is a uuid.UUID that is made, hashed and written in C
 from msgspec import Meta
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from jobflow.broker import Broker, Entry
 from jobflow.errors import BrokerUnavailable, Conflict, Fault, Invalid, JobflowError
@@ -100,7 +101,7 @@ class Client:
         if faults:
             raise Invalid(*faults)
         return NewJob(
-            id=uuid7(),
+            id=pgproto.UUID(uuid7().bytes),
             type=request.type,
             queue=kind.queue if request.queue is None else request.queue,
             priority=kind.priority if request.priority is None else request.priority,

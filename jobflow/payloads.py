@@ -48,13 +48,14 @@ def parse(raw: bytes, *, depth: int = DEPTH) -> Any:
     depth: how many containers may stand inside each other; a deeper text costs no stack, however deep.
     Raises Malformed (empty, not JSON, not UTF-8) and Invalid (at most 20 faults, each with its JSON Pointer).
     """
-    if raw.count(b"{") + raw.count(b"[") > depth:
+    containers = raw.count(b"{") + raw.count(b"[")  # at most: in a text they count, too
+    if containers > depth:
         _refuse_deep(raw, depth)
     try:
         tree = _decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _explained(raw, error) from None
-    if not _plain(raw, tree) and (faults := _text_faults(raw)):
+    if not _plain(raw, tree, containers) and (faults := _text_faults(raw)):
         raise Invalid(*faults)
     return tree
 
@@ -123,10 +124,10 @@ def _refuse_deep(raw: bytes, depth: int) -> None:
             raise Invalid(Fault("", f"must not be nested deeper than {depth} levels"))
 
 
-def _plain(raw: bytes, tree: Any) -> bool:
+def _plain(raw: bytes, tree: Any, most: int) -> bool:
     """Prove in a few scans that nothing is wrong; False only means that a closer look is needed.
 
-    Without ``\\u`` there is no NUL and no surrogate. Every member has its ``"`` and ``:``, so when as many are in the
+    most: how many containers there may be; once as many are found, nobody looks for more. Without ``\\u`` there is no NUL and no surrogate. Every member has its ``"`` and ``:``, so when as many are in the
     text as keys are in the tree, none was written twice.
     """
     if b"\\u" in raw or _LONG_NUMBER.search(raw):
@@ -134,15 +135,16 @@ def _plain(raw: bytes, tree: Any) -> bool:
     keys = 0
     containers = [tree]
     for node in containers:  # grows while it is walked
+        values = node
         if type(node) is dict:
             keys += len(node)
-            for key, value in node.items():
-                if len(key) > KEY_LENGTH:
-                    return False
-                if type(value) is dict or type(value) is list:
-                    containers.append(value)
-        elif type(node) is list:
-            containers.extend([item for item in node if type(item) is dict or type(item) is list])
+            if len(raw) > KEY_LENGTH and max(map(len, node), default=0) > KEY_LENGTH:
+                return False
+            values = node.values()
+        elif type(node) is not list:
+            break  # a text, a number: the tree itself
+        if len(containers) < most:
+            containers += [value for value in values if type(value) is dict or type(value) is list]
     return raw.count(b":") == keys or len(_MEMBER.findall(raw)) == keys
 
 

@@ -54,14 +54,23 @@ def _successes(changes: Sequence[Change]) -> tuple[list[Any], ...]:
     return (
         [c.run.id for c in changes],
         [c.run.run_epoch for c in changes],
-        [c.run.worker for c in changes],
-        [None if c.result is None else c.result.decode() for c in changes],
+        _once_if_same([c.run.worker for c in changes]),
+        _sparse([None if c.result is None else c.result.decode() for c in changes]),
     )
 
 
+# asyncpg looks at each value of a column twice, so what unnest fills up with NULL again is not sent.
+
+
 def _sparse(column: list[Any]) -> list[Any]:
-    """Nothing at all for a column of nothing but NULL: unnest fills it up, and asyncpg looks at each value twice."""
-    return column if any(value is not None for value in column) else []
+    """Nothing at all for a column of nothing but NULL."""
+    return column if column.count(None) < len(column) else []
+
+
+def _once_if_same(column: list[Any]) -> list[Any]:
+    """The first alone of a column that is never NULL, if all are the same: the statement takes it for the others."""
+    first = column[:1]
+    return first if column == first * len(column) else column
 
 
 @cache
@@ -108,14 +117,14 @@ class Store:
     async def insert_jobs(self, jobs: Sequence[NewJob], connection: Connection | None = None) -> datetime:
         """Commit new jobs, all or none; with ``connection``, in its transaction. Returns created_at."""
         columns = (
-            [job.owner for job in jobs],
+            _once_if_same([job.owner for job in jobs]),
             [job.id for job in jobs],
-            [job.queue for job in jobs],
-            [job.type for job in jobs],
-            [job.priority for job in jobs],
+            _once_if_same([job.queue for job in jobs]),
+            _once_if_same([job.type for job in jobs]),
+            _once_if_same([job.priority for job in jobs]),
             [job.payload.decode() for job in jobs],
-            [job.max_attempts for job in jobs],
-            [job.timeout for job in jobs],
+            _once_if_same([job.max_attempts for job in jobs]),
+            _once_if_same([job.timeout for job in jobs]),
             _sparse([job.run_at for job in jobs]),
             _sparse([job.delay for job in jobs]),
             _sparse([job.expires_at for job in jobs]),

@@ -102,6 +102,25 @@ async def test_a_new_job_keeps_everything_it_came_with(store: Store) -> None:
     assert (found.attempt, found.rescues, found.worker, found.attempts) == (0, 0, None, [])
 
 
+ALIKE = {"owner": 3, "queue": "q", "type": "t", "priority": 1, "max_attempts": 2, "timeout": 7.5}
+OTHER = {"owner": 4, "queue": "r", "type": "u", "priority": 2, "max_attempts": 3, "timeout": 8.5}
+
+
+@pytest.mark.parametrize("differs", [None, *ALIKE, "unique_key", "tags", "delay"])
+async def test_jobs_of_one_statement_keep_what_is_theirs_however_alike_they_are(
+    store: Store, database: Connection, differs: str | None
+) -> None:
+    others = OTHER | {"unique_key": "k", "tags": ("red",), "delay": 60.0}
+    jobs = [new_job(**ALIKE) for _ in range(3)]
+    if differs is not None:
+        jobs[1] = new_job(**ALIKE | {differs: others[differs]})
+    await store.insert_jobs(jobs)
+    for job in jobs:
+        row = await row_of(database, job.id) or {}
+        assert {name: getattr(job, name) for name in ALIKE} == {name: row[name] for name in ALIKE}
+        assert (job.unique_key, list(job.tags), job.status) == (row["unique_key"], row["tags"], row["status"])
+
+
 async def test_jobs_are_inserted_all_or_none(store: Store, database: Connection) -> None:
     twin = new_job()
     with pytest.raises(asyncpg.UniqueViolationError):
@@ -392,6 +411,21 @@ async def test_a_success_moves_the_whole_row(store: Store, database: Connection)
     assert {name: before[name] for name in same} == {name: after[name] for name in same}
     # What only jobs has says how a row is while it lives.
     assert {"updated_at", "cancel_requested_at", "cancel_reason", "slot", "key_slot"} == set(before) - set(after)
+
+
+@pytest.mark.parametrize("results", [(None, None, None), (None, b"1", None), (b"1", b"1", b"1")])
+async def test_endings_of_one_statement_keep_their_worker_and_result(
+    store: Store, database: Connection, results: tuple[bytes | None, ...]
+) -> None:
+    for others in ([NOBODY, NOBODY, NOBODY], [NOBODY, uuid4(), NOBODY]):
+        runs = [await running(database, locked_by=worker) for worker in others]
+        changes = [lifecycle.complete(run, result) for run, result in zip(runs, results, strict=True)]
+        stranger = uuid4()
+        assert set() == await store.complete_jobs([lifecycle.complete(_with(r, worker=stranger), None) for r in runs])
+        assert {run.id for run in runs} == await store.complete_jobs(changes)
+        rows = [await row_of(database, run.id) or {} for run in runs]
+        assert others == [row["locked_by"] for row in rows]
+        assert [result and result.decode() for result in results] == [row["result"] for row in rows]
 
 
 async def test_of_a_batch_only_the_endings_whose_fence_holds_are_accepted(store: Store, database: Connection) -> None:
