@@ -2,6 +2,8 @@
 
 The peak is what one process takes in by bulk and runs at once, measured first. Each request carries its number in its jobs'
 payloads, so in the end SQL tells for each whether all of its jobs were completed. Exit status 1: one was not.
+
+Each line tells how long a fixed piece of Python took, too: what takes time may grow by as much as the machine became slower.
 """
 
 from __future__ import annotations
@@ -9,16 +11,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import operator
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.client import Client, post_bulk
 from bench.database import Database
-from bench.figures import Figures, percentile, spread
+from bench.figures import Figures, percentile, spread, steadiness
 from bench.instance import Instance, instance
 from bench.machine import machine
 
@@ -26,8 +29,12 @@ BULK = 100
 SENDERS = 8  # connections
 PATIENCE = 120.0  # seconds without any ending, after which what is left counts as lost
 SLACK = 0.25  # how much worse the last third may be than the first
+CATCH_UP = 10.0  # seconds after a kill in which requests are answered late because others waited, too
 # What a line tells, and a difference too small to mean anything.
-TOLD = {"rate": 0.0, "p99": 10.0, "memory": 10.0, "dead": 20_000.0, "live": 20.0, "backlog": 2_000.0}
+TOLD = {
+    "rate": 0.0, "p99": 10.0, "worst": 50.0, "back": 0.2, "memory": 10.0, "dead": 20_000.0, "live": 20.0, "backlog": 2_000.0,
+}  # fmt: skip
+TIMES = ("p99", "worst", "back")
 STATE = """
 SELECT (SELECT coalesce(sum(n_dead_tup), 0) FROM pg_stat_user_tables)::float8 AS dead,
        (SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relname IN ('jobs', 'counter_deltas'))::float8 / 1e6 AS live
@@ -43,11 +50,12 @@ SELECT json_object_agg(request, completed) FROM (
 
 @dataclass
 class Sent:
-    """Requests by number. ``latencies``: ms, since the last line."""
+    """Requests by number. ``answers``: since the last line, when each was asked (perf_counter) and after how many seconds it
+    was answered."""
 
     accepted: set[int] = field(default_factory=set)
     unanswered: set[int] = field(default_factory=set)
-    latencies: list[float] = field(default_factory=list)
+    answers: list[tuple[float, float]] = field(default_factory=list)
 
 
 class Sender(threading.Thread):
@@ -94,7 +102,7 @@ class Sender(threading.Thread):
                 return
             if answer.status == 201:
                 self.sent.accepted.add(number)
-                self.sent.latencies.append((time.perf_counter() - asked) * 1e3)
+                self.sent.answers.append((asked, time.perf_counter() - asked))
             else:
                 self.sent.unanswered.add(number)
             return
@@ -102,36 +110,47 @@ class Sender(threading.Thread):
 
 def soak(app: Instance, sender: Sender, rounds: int, every: float) -> list[Figures]:
     """A line each round, just before the kill: the memory is that of a process that has worked for as long."""
-    lines, began = [], time.monotonic()
+    lines, began, killed = [], time.monotonic(), 0.0
     for number in range(1, rounds + 1):
         before, at = app.database.completed(), time.monotonic()
         time.sleep(max(began + number * every - at, 0))
         app.app.check()
-        lines.append(line(app, sender.sent, number, before, time.monotonic() - at))
+        lines.append(line(app, sender.sent, number, before, time.monotonic() - at, killed))
         if number < rounds:
+            killed = time.perf_counter()
             app.app.kill()
             app.app.start()
     return lines
 
 
-def line(app: Instance, sent: Sent, number: int, before: int, seconds: float) -> Figures:
-    """What the last round was like. Prints it."""
-    latencies, sent.latencies = sorted(sent.latencies), []
+def line(app: Instance, sent: Sent, number: int, before: int, seconds: float, killed: float) -> Figures:
+    """What the last round was like, which began with a kill, if it did. Prints it."""
+    answers, sent.answers = sent.answers, []
     completed = app.database.completed()
     figures: Figures = {
         "rate": (completed - before) / seconds,
-        "p99": percentile(latencies, 0.99) if latencies else 0.0,
+        "p99": p99(took for asked, took in answers if asked > killed + CATCH_UP),
+        "worst": p99(took for _, took in answers),
+        "back": min((asked + took - killed for asked, took in answers if asked + took > killed > 0), default=0.0),
         "memory": app.memory(),
         "backlog": float(app.database.accepted() - completed),
+        "spin": steadiness()[0],
         **app.database.row(STATE),
     }
     print(
-        f"{number:3}: {figures['rate']:7,.0f} jobs/s   POST p99 {figures['p99']:6.1f} ms   RSS {figures['memory']:4.0f} MB   "
+        f"{number:3}: {figures['rate']:7,.0f} jobs/s   POST p99 {figures['p99']:5.1f} ms, with the kill {figures['worst']:6.1f}, "
+        f"first answer after {figures['back']:4.2f} s   RSS {figures['memory']:4.0f} MB   "
         f"dead tuples {figures['dead']:8,.0f}   live tables {figures['live']:5.0f} MB   backlog {figures['backlog']:7,.0f}   "
-        f"unanswered {len(sent.unanswered)}",
+        f"unanswered {len(sent.unanswered):3}   machine {figures['spin']:4.1f} ms",
         flush=True,
     )
     return figures
+
+
+def p99(seconds: Iterable[float]) -> float:
+    """In ms; 0 of nothing."""
+    ordered = sorted(seconds)
+    return percentile(ordered, 0.99) * 1e3 if ordered else 0.0
 
 
 def settle(app: Instance) -> None:
@@ -162,14 +181,19 @@ def lost(database: Database, sent: Sent) -> list[str]:
 
 
 def growing(lines: Sequence[Figures]) -> list[str]:
-    """What was worse in the last third than in the first."""
+    """What was worse in the last third than in the first, by more than the machine was."""
     third = len(lines) // 3
+    parts = lines[1 : 1 + third], lines[-third:]  # the first round did not begin with a kill
+    slower = max(operator.truediv(*(spread(each["spin"] for each in part).median for part in parts[::-1])), 1.0)
     worse = []
     for name, least in TOLD.items():
-        first, last = (spread(each[name] for each in part).median for part in (lines[:third], lines[-third:]))
-        change = first - last if name == "rate" else last - first
-        if change > SLACK * first + least:
-            worse.append(f"{name}: {first:,.1f} in the first third, {last:,.1f} in the last")
+        first, last = (spread(each[name] for each in part).median for part in parts)
+        fair = first * slower if name in TIMES else first
+        change = first - last if name == "rate" else last - fair
+        if change > SLACK * fair + least:
+            worse.append(
+                f"{name}: {first:,.1f} in the first third, {last:,.1f} in the last, the machine {slower:.2f} times slower"
+            )
     return worse
 
 

@@ -16,14 +16,16 @@ import asyncpg
 import msgspec
 
 from jobflow.errors import Fault, Invalid
+from jobflow.kinds import GROUPS, Shape
 from jobflow.lifecycle import Job, Status
 from jobflow.pool import Connection
-from jobflow.selection import GROUPS, Shape, What, statement
+from jobflow.selection import What, statement
 
 EXACT = 10_000  # totals are exact up to here
 SEARCHED = 100_000  # newest rows that a text or payload filter looks at
 COMMON = 5_000  # jobs with a tag that are looked through for other filters; more when it is the only one
 BROWSED = 20_000  # newest rows that are looked at instead for a tag that more jobs have
+FAR = 1_000  # rows before a page from which on it is worth a look how far down it is
 TIMEOUT_MS = 2_000
 # Seconds by which the time in an id may differ from created_at: by the clocks of hosts, or a transaction that was long open
 # when it enqueued. All rows of this time are read at each end of a range, so it is no longer than it must be.
@@ -69,7 +71,7 @@ async def find_page(
     after: UUID | None = None,
 ) -> Page:
     """The page below ``before``, or the one just above ``after``."""
-    shape = _shape(wanted, before, after)
+    shape = _shape(wanted, before, after)._replace(far=offset >= FAR and after is None)
     values = _values(wanted, before, after) | {"rows": limit + offset + 1, "limit": limit + 1, "offset": offset}
     found = await _fetch(connection, "page", wanted, shape, values, f"{TIMEOUT_MS}ms")
     rows = [row for row in found if row["id"] is not None]

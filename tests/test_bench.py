@@ -174,12 +174,29 @@ def test_a_lost_job_is_seen(database_url: str) -> None:
 
 
 def test_only_what_grows_is_told() -> None:
-    steady = {"rate": 10_000.0, "p99": 20.0, "memory": 100.0, "dead": 50_000.0, "live": 50.0, "backlog": 500.0}
+    steady = {
+        "rate": 10_000.0,
+        "p99": 20.0,
+        "worst": 300.0,
+        "back": 1.2,
+        "memory": 100.0,
+        "dead": 50_000.0,
+        "live": 50.0,
+    }
+    steady |= {"backlog": 500.0, "spin": 30.0}
     lines = [dict(steady) for _ in range(9)]
     assert growing(lines) == []
     for line in lines[-3:]:
         line |= {"memory": 140.0, "rate": 7_000.0}
     assert [sentence.partition(":")[0] for sentence in growing(lines)] == ["rate", "memory"]
+
+
+@pytest.mark.parametrize(("spin", "told"), [(30.0, ["p99", "back"]), (45.0, [])])
+def test_what_takes_time_may_grow_as_the_machine_becomes_slower(spin: float, told: list[str]) -> None:
+    line = {"rate": 10_000.0, "p99": 40.0, "worst": 300.0, "back": 1.2, "memory": 100.0, "dead": 0.0, "live": 50.0}
+    lines = [line | {"backlog": 0.0, "spin": 30.0} for _ in range(6)]
+    lines += [line | {"backlog": 0.0, "spin": spin, "p99": 63.0, "back": 1.8} for _ in range(3)]
+    assert [sentence.partition(":")[0] for sentence in growing(lines)] == told
 
 
 # --- the command ---

@@ -192,6 +192,47 @@ async def test_an_offset_skips_over_both_tables(store: Store, database: Connecti
         assert page.total == 40
 
 
+@pytest.mark.parametrize("queues", [1, 3, 4, 9])
+async def test_a_page_far_down_is_what_comes_after_those_before_it(
+    store: Store, database: Connection, monkeypatch: pytest.MonkeyPatch, queues: int
+) -> None:
+    monkeypatch.setattr(listing, "FAR", 1)
+    rng, kinds, born, ids = random.Random(queues), [], {}, {}
+    for n in range(200):
+        queue = f"q{min(int(rng.expovariate(0.4)), queues - 1)}"  # some have many jobs, some hardly one
+        kinds.append((queue, rng.choice("ab"), rng.choice(["completed"] * 5 + ["pending", "dead_letter"])))
+        born[n] = T0 + timedelta(seconds=n)
+        ids[n] = id_of(born[n])
+        columns = {"id": ids[n], "created_at": born[n], "queue": queue, "type": kinds[n][1]}
+        await add_job(database, kinds[n][2], **columns)
+    for options in (
+        {"type": "a"},
+        {"type": "a", "created_after": born[31]},
+        {"type": "a", "created_before": born[150]},
+        {"type": "a", "statuses": ("completed", "pending")},
+        {"type": "a", "queue": "q0"},
+        {"statuses": ("completed",)},
+        {},
+    ):
+        wanted = JobFilter(**options)  # type: ignore[arg-type]
+        numbers = [
+            n
+            for n in reversed(range(200))
+            if wanted.type in (None, kinds[n][1])
+            and wanted.queue in (None, kinds[n][0])
+            and (not wanted.statuses or kinds[n][2] in wanted.statuses)
+            and (wanted.created_after is None or n >= 31)
+            and (wanted.created_before is None or n < 150)
+        ]
+        for offset in (1, 4, 17, 60, len(numbers) - 2, len(numbers) + 5):
+            page = await store.list_jobs(wanted, limit=7, offset=offset)
+            assert [ids[n] for n in numbers[offset : offset + 7]] == [job.id for job in page.items], offset
+            if page.next is not None:
+                after = await store.list_jobs(wanted, limit=3, offset=offset, before=page.next)
+                rest = numbers[offset + 7 :][offset : offset + 3]
+                assert [ids[n] for n in rest] == [job.id for job in after.items], offset
+
+
 async def test_a_page_that_is_just_full_has_no_next(store: Store, database: Connection) -> None:
     newest = sorted(await populate(database, 8), reverse=True)
     assert None is (await store.list_jobs(JobFilter(), limit=8)).next

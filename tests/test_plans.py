@@ -337,11 +337,12 @@ LISTS = [
     ),
 ]
 PAGES = [
-    ("page", None, None),
-    ("page", uuid7(), None),
-    ("page", None, uuid7()),
-    ("ids", uuid7(), None),
-    ("count", None, None),
+    ("page", None, None, False),
+    ("page", uuid7(), None, False),
+    ("page", None, uuid7(), False),
+    ("page", None, None, True),
+    ("ids", uuid7(), None, False),
+    ("count", None, None, False),
 ]
 
 
@@ -377,8 +378,8 @@ async def test_lists_go_by_the_index_of_their_filter(
     for wanted in LISTS:
         on, off = ("off", "on") if wanted.tag is None else ("on", "off")
         await database.execute(f"SET enable_bitmapscan = {on}; SET enable_sort = {off}")  # as listing._free does
-        for what, before, after in PAGES:
-            text, names = statement(what, listing._shape(wanted, before, after))
+        for what, before, after, far in PAGES:
+            text, names = statement(what, listing._shape(wanted, before, after)._replace(far=far))
             values = listing._values(wanted, before, after) | {"rows": 51, "limit": 51, "offset": 0}
             async for mode, plan in plans(database, text, [values[name] for name in names]):
                 found += [f"{mode}, {what}: {wanted}: {fault}" for fault in list_faults(wanted, plan)]

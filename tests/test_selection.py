@@ -12,7 +12,7 @@ import pytest
 from jobflow import listing
 from jobflow.listing import JobFilter
 from jobflow.pool import Connection
-from jobflow.selection import statement
+from jobflow.selection import MARGIN, statement
 from jobflow.store import Store
 from tests.support.rows import add_job, ago, id_of
 
@@ -49,10 +49,13 @@ def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from scans(part)
 
 
-async def rows_read(database: Connection, wanted: JobFilter, **page: Any) -> float:
+async def rows_read(
+    database: Connection, wanted: JobFilter, *, offset: int = 0, far: bool = False, **page: Any
+) -> float:
     """By the statement of one page, over all its scans of jobs."""
-    shape = listing._shape(wanted, **page)
-    values = listing._values(wanted, **page) | {"rows": LIMIT + 1, "limit": LIMIT + 1, "offset": 0}
+    shape = listing._shape(wanted, **page)._replace(far=far)
+    rows = {"rows": offset + LIMIT + 1, "limit": LIMIT + 1, "offset": offset}
+    values = listing._values(wanted, **page) | rows
     text, names = statement("page", shape)
     async with listing._free(database, wanted, "9s"):
         found = await database.fetchval(
@@ -119,6 +122,60 @@ async def test_a_tag_of_too_many_is_looked_for_among_the_newest_and_that_is_said
     assert (len(page.items), page.total, page.capped, page.searched) == (LIMIT, EXACT, True, 2 * EXACT)
     assert await store.count_matching(JobFilter(tag="blunt", queue="flood")) == FLOOD  # what is acted on is never cut
     assert len(await store.list_ids(JobFilter(tag="blunt", queue="flood"), FLOOD, None)) == FLOOD
+
+
+async def test_a_tag_that_is_known_to_be_common_is_not_counted_and_the_answers_are_the_same(
+    store: Store, database: Connection, small: None
+) -> None:
+    await flood(database, "completed", tags="{blunt}")
+    await database.execute("UPDATE jobs_done SET tags = '{\"a,b\"}' WHERE id IN (SELECT id FROM jobs_done LIMIT 20)")
+    filters = [
+        JobFilter(tag="blunt"),
+        JobFilter(tag="blunt", queue="flood"),
+        JobFilter(tag="a,b"),
+        JobFilter(tag="none"),
+    ]
+    filters.append(JobFilter(tag="blunt", statuses=("pending",)))
+    unknown = [
+        [await rows_read(database, each), await store.list_jobs(each, limit=LIMIT), await store.count_matching(each)]
+        for each in filters
+    ]
+    await database.execute("ANALYZE jobs_done")
+    known = [
+        [await rows_read(database, each), await store.list_jobs(each, limit=LIMIT), await store.count_matching(each)]
+        for each in filters
+    ]
+    read = [(before.pop(0), after.pop(0)) for before, after in zip(unknown, known, strict=True)]
+    assert unknown == known
+    assert [after < before for before, after in read[:2]] == [True, True]
+    assert [before == after for before, after in read[2:]] == [True, True, True]
+
+
+async def test_an_estimate_is_believed_with_a_margin_only(store: Store, database: Connection, small: None) -> None:
+    await flood(database, "completed", tags="{blunt}")
+    await database.execute("ANALYZE jobs_done")
+    few = "DELETE FROM jobs_done WHERE id NOT IN (SELECT id FROM jobs_done LIMIT {})"
+    for left, capped in ((MARGIN * (EXACT + 1) - 1, True), (EXACT - 1, False)):
+        await database.execute(few.format(left))
+        await database.execute("ANALYZE jobs_done")
+        page = await store.list_jobs(JobFilter(tag="blunt"), limit=LIMIT)
+        assert (page.total, page.capped) == (min(left, EXACT), capped)
+        assert page.searched is None
+
+
+async def test_a_page_far_down_does_not_read_as_many_of_each_queue(
+    store: Store, database: Connection, small: None
+) -> None:
+    await flood(database, "completed")
+    for n in range(8):
+        await database.execute("INSERT INTO queues (name) VALUES ($1)", f"q{n}")
+    await database.execute(
+        "UPDATE jobs_done d SET type = 'far', queue = 'q' || n % 8 "
+        "FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM jobs_done) g WHERE g.id = d.id"
+    )
+    wanted = JobFilter(type="far", statuses=("completed",))
+    near, far = [await rows_read(database, wanted, offset=400, far=far) for far in (False, True)]
+    assert far < 0.6 * near
 
 
 async def test_the_bounds_of_a_time_read_a_margin_and_no_more(store: Store, database: Connection, small: None) -> None:
