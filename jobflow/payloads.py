@@ -27,9 +27,7 @@ FAULTS = 20  # as many are reported at once
 _decode = msgspec.json.Decoder().decode
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # Postgres takes no NUL, UTF-8 has no surrogates
 _LONG_NUMBER = b"0" * 16  # 2^53 has 16 digits: without such a run every integer is safe
-_DIGITS = bytes(
-    48 if 48 <= byte <= 57 else 32 for byte in range(256)
-)  # every digit as 0: a pattern takes ten times as long
+_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))  # each as 0: a pattern takes ten times as long
 _MEMBER = re.compile(rb'"\s*:')
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _QUOTED = re.compile(rb'"[^"]*"')
@@ -130,7 +128,8 @@ def _refuse_deep(raw: bytes, depth: int) -> None:
 def _plain(raw: bytes, tree: Any, most: int) -> bool:
     """Prove in a few scans that nothing is wrong; False only means that a closer look is needed.
 
-    most: how many containers there may be; once as many are found, nobody looks for more. Without ``\\u`` there is no NUL and no surrogate. Every member has its ``"`` and ``:``, so when as many are in the
+    most: how many containers there may be; once as many are found, nobody looks for more.
+    Without ``\\u`` there is no NUL and no surrogate. Every member has its ``"`` and ``:``, so when as many are in the
     text as keys are in the tree, none was written twice.
     """
     if b"\\u" in raw or _LONG_NUMBER in raw.translate(_DIGITS):

@@ -1,5 +1,6 @@
 -- complete_jobs: accept successes and move their rows to jobs_done, as far as the fence (id, epoch, worker) holds
--- $1 uuid[] id · $2 bigint[] run_epoch · $3 uuid[] worker, or one for all · $4 text[] result (JSON or NULL), empty where all are NULL
+-- $1 uuid[] id · $2 bigint[] run_epoch · $3 uuid[] worker, or one for all · $4 text[] result (JSON or NULL), or
+-- empty where all are NULL
 -- Returns: id of each that was accepted
 -- SKIP LOCKED: a row that somebody holds for long (a person's transaction) must not stop the other endings.
 -- By primary key, then by place, as claim_jobs; one that was changed since this statement began is offered again.
@@ -8,7 +9,8 @@ WITH ended AS MATERIALIZED (
   FROM (SELECT * FROM unnest((SELECT $1::uuid[]), (SELECT $2::bigint[]), (SELECT $3::uuid[]), (SELECT $4::text[]))
           AS g (id, run_epoch, worker, result) ORDER BY id) e CROSS JOIN LATERAL (
     SELECT j.ctid AS place FROM jobs j
-    WHERE j.id = e.id AND j.status || '' = {processing} AND j.run_epoch = e.run_epoch AND j.locked_by = coalesce(e.worker, ($3::uuid[])[1])
+    WHERE j.id = e.id AND j.status || '' = {processing} AND j.run_epoch = e.run_epoch
+      AND j.locked_by = coalesce(e.worker, ($3::uuid[])[1])
     FOR UPDATE OF j SKIP LOCKED) h
 ), gone AS (
   DELETE FROM jobs j USING ended e WHERE j.ctid = e.place
