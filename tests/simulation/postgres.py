@@ -175,8 +175,11 @@ class Postgres:
     def _insert_jobs(self, tx: Transaction | None, *columns: Sequence[Any]) -> list[Record]:
         now = self.now()
         rows = []
+        count = len(columns[1])
+        # One value stands for all in the columns that are never NULL.
+        full = [column if len(column) == count else [*column] * count for column in columns[:8]]
         for owner, id, queue, type, priority, payload, most, timeout, run_at, delay, expires, unique, _ in zip_longest(
-            *columns
+            *full, *columns[8:]
         ):
             due = max(run_at or now + timedelta(seconds=delay or 0), now)
             status = Status.SCHEDULED if due > now else Status.PENDING
@@ -334,7 +337,8 @@ class Postgres:
         workers: Sequence[UUID],
         results: Sequence[str | None],
     ) -> list[Record]:
-        ended = self._held(list(zip(ids, epochs, workers, strict=True)))
+        whose = workers if len(workers) == len(ids) else [*workers] * len(ids)
+        ended = self._held(list(zip(ids, epochs, whose, strict=True)))
 
         def write() -> None:
             for row, (_, epoch, worker) in ended:
