@@ -76,7 +76,19 @@ class Part(NamedTuple):
         return [column.asc() if self.upwards else column.desc() for column in columns]
 
 
-_BY_QUEUE = {jobs_done.c.type: bindparam("type", type_=Text, required=False), jobs_done.c.queue: queues.c.name}
+def bound_text(name: str) -> Any:
+    return bindparam(name, type_=Text, required=False)
+
+
+def bound_id(name: str) -> Any:
+    return bindparam(name, type_=Uuid, required=False)
+
+
+def bound_number(name: str) -> Any:
+    return bindparam(name, type_=Integer, required=False)
+
+
+_BY_QUEUE = {jobs_done.c.type: bound_text("type"), jobs_done.c.queue: queues.c.name}
 
 
 def one_kind(shape: Shape, table: Table) -> dict[Any, Any] | None:
@@ -184,15 +196,3 @@ def _created(shape: Shape, c: Any) -> list[Any]:
 
 def union(selects: list[Any]) -> Any:
     return union_all(*selects) if len(selects) > 1 else selects[0]
-
-
-def bound_text(name: str) -> Any:
-    return bindparam(name, type_=Text, required=False)
-
-
-def bound_id(name: str) -> Any:
-    return bindparam(name, type_=Uuid, required=False)
-
-
-def bound_number(name: str) -> Any:
-    return bindparam(name, type_=Integer, required=False)

@@ -54,6 +54,7 @@ _SHARED = (
 _DIALECT = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 MARGIN = 3  # times as many as are too many must have a tag, before an estimate is believed
 _ALL = Part("first", "last", "exact")
+_TAG: Any = bindparam("tag", type_=ARRAY(Text), required=False)
 
 
 @lru_cache(maxsize=512)
@@ -210,14 +211,13 @@ def _common(shape: Shape) -> Any:
 
 @cache
 def _estimated() -> CTE:
-    tag = bindparam("tag", type_=ARRAY(Text), required=False)
-    estimated = text(SQL["estimate_tag"].replace("$1", ":tag")).bindparams(tag).columns(n=Double)
+    estimated = text(SQL["estimate_tag"].replace("$1", ":tag")).bindparams(_TAG).columns(n=Double)
     return estimated.cte("estimated").prefix_with("MATERIALIZED")
 
 
 def _has_tag(c: Any) -> list[Any]:
     # The first is what the partial index says of its rows.
-    return [c.tags != literal_column("'{}'"), c.tags.contains(bindparam("tag", type_=ARRAY(Text), required=False))]
+    return [c.tags != literal_column("'{}'"), c.tags.contains(_TAG)]
 
 
 def _looked_at(shape: Shape, table: Table) -> list[Any]:

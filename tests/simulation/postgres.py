@@ -175,9 +175,7 @@ class Postgres:
     def _insert_jobs(self, tx: Transaction | None, *columns: Sequence[Any]) -> list[Record]:
         now = self.now()
         rows = []
-        count = len(columns[1])
-        # One value stands for all in the columns that are never NULL.
-        full = [column if len(column) == count else [*column] * count for column in columns[:8]]
+        full = [_for_each(column, len(columns[1])) for column in columns[:8]]
         for owner, id, queue, type, priority, payload, most, timeout, run_at, delay, expires, unique, _ in zip_longest(
             *full, *columns[8:]
         ):
@@ -337,8 +335,7 @@ class Postgres:
         workers: Sequence[UUID],
         results: Sequence[str | None],
     ) -> list[Record]:
-        whose = workers if len(workers) == len(ids) else [*workers] * len(ids)
-        ended = self._held(list(zip(ids, epochs, whose, strict=True)))
+        ended = self._held(list(zip(ids, epochs, _for_each(workers, len(ids)), strict=True)))
 
         def write() -> None:
             for row, (_, epoch, worker) in ended:
@@ -621,3 +618,8 @@ class Postgres:
             )
             for row in self._anywhere([id])
         ]  # fmt: skip
+
+
+def _for_each(column: Sequence[Any], count: int) -> Sequence[Any]:
+    """A column that is never NULL: where all values are the same, one was sent for all."""
+    return column if len(column) == count else [*column] * count
