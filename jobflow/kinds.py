@@ -47,12 +47,12 @@ ONE: Any = literal_column("1")
 class Shape(NamedTuple):
     """All of a filter that its statement's text depends on."""
 
-    given: frozenset[str]  # names of filters
+    given: frozenset[str]  # names of filters; "time" for both ends
     wanted: frozenset[str] = frozenset({"resting", "running", "done"})  # groups of statuses
     paths: int = 0  # payload filters
-    turned: bool = False  # not the first page
+    turned: bool = False  # not the first page, where it makes a difference
     upwards: bool = False  # the page above an id
-    far: bool = False  # a page that begins far down
+    far: bool = False  # a page that begins far down, where it makes a difference
 
     @property
     def searches(self) -> bool:
@@ -61,6 +61,16 @@ class Shape(NamedTuple):
     @property
     def only_tag(self) -> bool:
         return self.given == {"tag"} and not self.paths
+
+    @property
+    def looks(self) -> bool:
+        """At rows, for no index has what is wanted."""
+        return self.searches or ("tag" in self.given and not self.only_tag)
+
+    @property
+    def merges(self) -> bool:
+        """The completed jobs of a type, of all queues."""
+        return "done" in self.wanted and "type" in self.given and "queue" not in self.given and not self.looks
 
 
 class Part(NamedTuple):
@@ -105,9 +115,7 @@ def indexed(shape: Shape, table: Table, part: Part) -> list[Select[Any]]:
     parts, kind = _in_time(shape, part), one_kind(shape, table)
     if kind is not None:
         return [newest(shape, table, within, kind) for within in parts]
-    merged = "done" in shape.wanted and one_kind(shape, jobs_done) is None
-    far = shape.far and merged and part.limit == "rows"
-    floor = select(_floor(shape, part).c.id).scalar_subquery() if far else None
+    floor = select(_floor(shape, part).c.id).scalar_subquery() if shape.far and part.limit == "rows" else None
     if table is jobs_done:
         every = [newest(shape, table, within, _BY_QUEUE, floor=floor).lateral() for within in parts]
         return [select(rows).join_from(queues, rows, true()) for rows in every]
@@ -122,7 +130,7 @@ def indexed(shape: Shape, table: Table, part: Part) -> list[Select[Any]]:
 
 def _in_time(shape: Shape, part: Part) -> list[Part]:
     """A part by its ends, where the id leaves the time open, and all between: there the index has all that is needed."""
-    if not shape.given & {"created_after", "created_before"}:
+    if "time" not in shape.given:
         return [part]
     low, high = f"{part.low}_sure", f"{part.high}_sure"
     return [part._replace(low=high), part._replace(low=low, high=high, sure=True), part._replace(high=low)]
@@ -190,8 +198,7 @@ def _created(shape: Shape, c: Any) -> list[Any]:
     after, before = (
         bindparam(f"created_{word}", type_=c.created_at.type, required=False) for word in ("after", "before")
     )
-    found = [c.created_at >= after] if "created_after" in shape.given else []
-    return found + ([c.created_at < before] if "created_before" in shape.given else [])
+    return [c.created_at >= after, c.created_at < before] if "time" in shape.given else []
 
 
 def union(selects: list[Any]) -> Any:

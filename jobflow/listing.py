@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -26,10 +26,13 @@ SEARCHED = 100_000  # newest rows that a text or payload filter looks at
 COMMON = 5_000  # jobs with a tag that are looked through for other filters; more when it is the only one
 BROWSED = 20_000  # newest rows that are looked at instead for a tag that more jobs have
 FAR = 1_000  # rows before a page from which on it is worth a look how far down it is
+ALL = 2**31 - 1  # more than there can be
 TIMEOUT_MS = 2_000
 # Seconds by which the time in an id may differ from created_at: by the clocks of hosts, or a transaction that was long open
 # when it enqueued. All rows of this time are read at each end of a range, so it is no longer than it must be.
 CLOCKS = 60.0
+EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+BEGIN = "BEGIN READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan;"
 
 
 class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +74,7 @@ async def find_page(
     after: UUID | None = None,
 ) -> Page:
     """The page below ``before``, or the one just above ``after``."""
-    shape = _shape(wanted, before, after)._replace(far=offset >= FAR and after is None)
+    shape = _shape(wanted, before, after, offset)
     values = _values(wanted, before, after) | {"rows": limit + offset + 1, "limit": limit + 1, "offset": offset}
     found = await _fetch(connection, "page", wanted, shape, values, f"{TIMEOUT_MS}ms")
     rows = [row for row in found if row["id"] is not None]
@@ -104,7 +107,7 @@ async def count_matching(connection: Connection, wanted: JobFilter) -> int:
 
 def _unbounded(shape: Shape) -> dict[str, Any]:
     """What a redrive matches is never capped, but by a search."""
-    return {"exact": None} | ({} if shape.searches else {"window": None})
+    return {"exact": None} | ({} if shape.searches else {"window": ALL})
 
 
 async def _fetch(
@@ -123,8 +126,9 @@ async def _free(connection: Connection, wanted: JobFilter, timeout: str) -> Asyn
     """
     try:
         # By hand, for it saves a round trip of three; what only read may as well be rolled back.
+        # The generic plan: lists go by the same indexes under both, and planning one anew takes longer than reading it.
         by_tag = "" if wanted.tag is None else "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = off;"
-        await connection.execute(f"BEGIN READ ONLY; SET LOCAL statement_timeout = '{timeout}'; {by_tag}")
+        await connection.execute(f"{BEGIN} SET LOCAL statement_timeout = '{timeout}'; {by_tag}")
         try:
             yield
         finally:
@@ -133,11 +137,15 @@ async def _free(connection: Connection, wanted: JobFilter, timeout: str) -> Asyn
         raise Invalid(Fault("", "This search takes too long. Narrow it by status, type, queue or time.")) from None
 
 
-def _shape(wanted: JobFilter, before: UUID | None = None, after: UUID | None = None) -> Shape:
-    names = ("type", "queue", "tag", "created_after", "created_before", "error")
-    given = {name for name in names if getattr(wanted, name) is not None} | ({"status"} if wanted.statuses else set())
+def _shape(wanted: JobFilter, before: UUID | None = None, after: UUID | None = None, offset: int = 0) -> Shape:
+    """Alike for as many lists as can be: Python writes the statement of each, and every connection plans it."""
+    given = {name for name in ("type", "queue", "tag", "error") if getattr(wanted, name) is not None}
+    given |= {"status"} if wanted.statuses else set()
+    given |= {"time"} if wanted.created_after or wanted.created_before else set()
     groups = frozenset(GROUPS.get(status, "resting") for status in wanted.statuses or Status)
-    return Shape(frozenset(given), groups, len(wanted.payload), before != after, after is not None)
+    shape = Shape(frozenset(given), groups, len(wanted.payload), upwards=after is not None)
+    far = offset >= FAR and after is None and shape.merges
+    return shape._replace(turned=before != after and shape.looks, far=far)
 
 
 def _values(wanted: JobFilter, before: UUID | None = None, after: UUID | None = None) -> dict[str, Any]:
@@ -155,10 +163,11 @@ def _values(wanted: JobFilter, before: UUID | None = None, after: UUID | None = 
         "window": SEARCHED if shape.searches else BROWSED,
     }
     values |= {"first": UUID(int=0), "last": UUID(int=2**128 - 1)}
+    values |= {"created_after": wanted.created_after or EVER[0], "created_before": wanted.created_before or EVER[1]}
     if wanted.created_after is not None:
-        values |= {"created_after": wanted.created_after, "first": _id_at(wanted.created_after, -CLOCKS)}
+        values["first"] = _id_at(wanted.created_after, -CLOCKS)
     if wanted.created_before is not None:
-        values |= {"created_before": wanted.created_before, "last": _id_at(wanted.created_before, CLOCKS)}
+        values["last"] = _id_at(wanted.created_before, CLOCKS)
     values["low"] = values["first"] if after is None else max(values["first"], UUID(int=after.int + 1))
     values["high"] = values["last"] if before is None else min(values["last"], before)
     for low, high in (("first", "last"), ("low", "high")):  # between these the id leaves no doubt about the time

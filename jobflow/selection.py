@@ -10,20 +10,19 @@ from sqlalchemy import (
     Double,
     Select,
     Table,
+    Uuid,
     bindparam,
     case,
-    cast,
     false,
     func,
     literal,
     literal_column,
-    null,
     or_,
     select,
     text,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.types import Text
 
@@ -47,10 +46,6 @@ from jobflow.tables import jobs, jobs_done
 
 What = Literal["page", "ids", "count"]
 
-_SHARED = (
-    "id type queue priority payload attempt max_attempts run_at timeout expires_at unique_key tags error_type "
-    "error_message rescues run_epoch locked_by batch schedule trace_id created_at started_at finished_at"
-).split()
 _DIALECT = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]
 MARGIN = 3  # times as many as are too many must have a tag, before an estimate is believed
 _ALL = Part("first", "last", "exact")
@@ -77,8 +72,7 @@ def _page(shape: Shape) -> Select[Any]:
     """
     part = Part("low", "high", "rows", shape.upwards)
     counted: Select[Any]
-    looks = shape.searches or ("tag" in shape.given and not shape.only_tag)
-    if looks and not shape.turned:  # what is expensive is done once
+    if shape.looks and not shape.turned:  # what is expensive is done once
         ids = union(_found(shape, _ALL._replace(limit="window"))).cte("found").prefix_with("MATERIALIZED")
         counted = _counted(ids)
     else:
@@ -94,15 +88,13 @@ def _page(shape: Shape) -> Select[Any]:
         .offset(bound_number("offset"))
         .cte("page")
     )
-    # LIMIT, so that each is fetched by its id, even while the table seems empty.
-    fetched = [_columns(t).where(t.c.id == page.c.id).limit(ONE).lateral() for t in _tables(shape)]
-    rows = union([select(one).join_from(page, one, true()) for one in fetched]).subquery()
+    # LIMIT, so that each is fetched by its id, even while a table seems empty.
+    job = text(f"{SQL['get_job'].replace('$1', 'page.id')}\nLIMIT 1").columns(id=Uuid).lateral("job")
     browsed = _many(shape) if "tag" in shape.given else literal_column("false")
     matching = counted.subquery()
-    both = matching.outerjoin(rows, true())
-    return (
-        select(matching.c.matching, browsed.label("browsed"), rows).select_from(both).order_by(*part.order(rows.c.id))
-    )
+    both = matching.outerjoin(page.join(job, true()), true())
+    told = select(matching.c.matching, browsed.label("browsed"), literal_column("job.*"))
+    return told.select_from(both).order_by(*part.order(page.c.id))
 
 
 def _ids(shape: Shape) -> Select[Any]:
@@ -122,21 +114,6 @@ def _counted(ids: Any) -> Select[Any]:
 def _tables(shape: Shape) -> list[Table]:
     live, done = shape.wanted & {"resting", "running"}, "done" in shape.wanted
     return [*([jobs] if live else []), *([jobs_done] if done else [])]
-
-
-def _columns(table: Table) -> Select[Any]:
-    if table is jobs:
-        own = [jobs.c.status, jobs.c.cancel_reason, jobs.c.updated_at, cast(null(), JSONB).label("result")]
-        own.append(jobs.c.cancel_requested_at.is_not(None).label("cancel_requested"))
-    else:
-        own = [
-            literal(Status.COMPLETED.value, literal_execute=True).label("status"),
-            null().label("cancel_reason"),
-            jobs_done.c.finished_at.label("updated_at"),
-            jobs_done.c.result,
-            literal_column("false").label("cancel_requested"),
-        ]
-    return select(*(table.c[name] for name in _SHARED), *own)
 
 
 # ---- which ids match ----------------------------------------------------------------------------------------------------
@@ -159,9 +136,14 @@ def _first(part: Part, found: Select[Any]) -> Select[Any]:
 
 
 def _browsed(shape: Shape, table: Table, part: Part) -> Select[Any]:
-    """With a tag that too many have."""
+    """With a tag that too many have, among the newest of both tables: what is completed and older than as many live jobs
+    is none of them."""
+    window = part._replace(limit="window")
+    floor = None
+    if table is jobs_done and jobs in _tables(shape) and not part.upwards:
+        floor = newest(shape, jobs, window, {}).limit(ONE).offset(bound_number("window")).scalar_subquery()
     columns = [*_looked_at(shape, table), table.c.tags]
-    rows = newest(shape, table, part._replace(limit="window"), {}, columns).subquery()
+    rows = newest(shape, table, window, {}, columns, floor).subquery()
     conditions = [*filtered(shape, rows), *_has_tag(rows.c), *_searched(shape, rows)]
     return select(rows.c.id).where(_many(shape), *conditions)
 

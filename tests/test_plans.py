@@ -379,7 +379,7 @@ async def test_lists_go_by_the_index_of_their_filter(
         on, off = ("off", "on") if wanted.tag is None else ("on", "off")
         await database.execute(f"SET enable_bitmapscan = {on}; SET enable_sort = {off}")  # as listing._free does
         for what, before, after, far in PAGES:
-            text, names = statement(what, listing._shape(wanted, before, after)._replace(far=far))
+            text, names = statement(what, listing._shape(wanted, before, after, listing.FAR if far else 0))
             values = listing._values(wanted, before, after) | {"rows": 51, "limit": 51, "offset": 0}
             async for mode, plan in plans(database, text, [values[name] for name in names]):
                 found += [f"{mode}, {what}: {wanted}: {fault}" for fault in list_faults(wanted, plan)]

@@ -24,13 +24,13 @@ ENOUGH = 20 * EXACT  # rows that may be read: a few for each kind and day, and t
 MADE = """
 INSERT INTO {table} (id, owner, queue, type, priority, {own}, attempt, max_attempts, rescues, run_epoch, run_at, timeout, created_at,
                      flags, tags, payload)
-SELECT (lpad(to_hex(((extract(epoch FROM now()) - 3600) * 1000)::bigint + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid,
+SELECT (lpad(to_hex(((extract(epoch FROM now()) - {age}) * 1000)::bigint + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid,
        0, 'flood', 'flood', 5, {values}, 1, 5, 0, 7, now(), 300, now() - interval '1 h', 0, '{tags}', '{{"a": 1}}'
 FROM generate_series(1, {rows}) AS g (n)
 """
 
 
-async def flood(database: Connection, status: str, tags: str = "{}", rows: int = FLOOD) -> None:
+async def flood(database: Connection, status: str, tags: str = "{}", rows: int = FLOOD, age: int = 3_600) -> None:
     """Rows younger than the needles, so that whoever walks down along all ids meets them first."""
     if status == "completed":
         own = {"table": "jobs_done", "own": "finished_at", "values": "now()"}
@@ -39,7 +39,7 @@ async def flood(database: Connection, status: str, tags: str = "{}", rows: int =
         values = f"'{status}', now(), {'now()' if ended else 'NULL'}"
         own = {"table": "jobs", "own": "status, updated_at, finished_at", "values": values}
     await database.execute("INSERT INTO queues (name) VALUES ('flood') ON CONFLICT DO NOTHING")
-    await database.execute(MADE.format(**own, tags=tags, rows=rows))
+    await database.execute(MADE.format(**own, tags=tags, rows=rows, age=age))
 
 
 def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -53,7 +53,7 @@ async def rows_read(
     database: Connection, wanted: JobFilter, *, offset: int = 0, far: bool = False, **page: Any
 ) -> float:
     """By the statement of one page, over all its scans of jobs."""
-    shape = listing._shape(wanted, **page)._replace(far=far)
+    shape = listing._shape(wanted, offset=listing.FAR if far else 0, **page)
     rows = {"rows": offset + LIMIT + 1, "limit": LIMIT + 1, "offset": offset}
     values = listing._values(wanted, **page) | rows
     text, names = statement("page", shape)
@@ -122,6 +122,21 @@ async def test_a_tag_of_too_many_is_looked_for_among_the_newest_and_that_is_said
     assert (len(page.items), page.total, page.capped, page.searched) == (LIMIT, EXACT, True, 2 * EXACT)
     assert await store.count_matching(JobFilter(tag="blunt", queue="flood")) == FLOOD  # what is acted on is never cut
     assert len(await store.list_ids(JobFilter(tag="blunt", queue="flood"), FLOOD, None)) == FLOOD
+
+
+async def test_a_tag_of_too_many_is_looked_for_among_the_newest_of_both_tables_together(
+    store: Store, database: Connection, small: None
+) -> None:
+    await flood(database, "completed", tags="{blunt}")
+    sharp = await add_job(database, "completed", id=id_of(ago(1_800)), queue="hay", tags=["blunt"])
+    wanted = JobFilter(tag="blunt", queue="hay")
+    for more, found in ((2 * EXACT, [sharp]), (1, [])):
+        await flood(database, "pending", rows=more, age=60 + more)
+        page = await store.list_jobs(wanted, limit=LIMIT)
+        assert ([job.id for job in page.items], page.searched) == (found, 2 * EXACT)
+        upwards = await store.list_jobs(wanted, limit=LIMIT, after=id_of(ago(2_000)))
+        assert [job.id for job in upwards.items] == [sharp]  # which begins at the other end
+        assert await store.list_ids(wanted, 10, None) == [sharp]  # what is acted on is never cut
 
 
 async def test_a_tag_that_is_known_to_be_common_is_not_counted_and_the_answers_are_the_same(
