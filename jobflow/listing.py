@@ -32,6 +32,7 @@ TIMEOUT_MS = 2_000
 # when it enqueued. All rows of this time are read at each end of a range, so it is no longer than it must be.
 CLOCKS = 60.0
 EVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+# By the generic plan: lists go by the same indexes under both, and planning one anew may take longer than reading it.
 BEGIN = "BEGIN READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan;"
 
 
@@ -126,7 +127,6 @@ async def _free(connection: Connection, wanted: JobFilter, timeout: str) -> Asyn
     """
     try:
         # By hand, for it saves a round trip of three; what only read may as well be rolled back.
-        # The generic plan: lists go by the same indexes under both, and planning one anew takes longer than reading it.
         by_tag = "" if wanted.tag is None else "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = off;"
         await connection.execute(f"{BEGIN} SET LOCAL statement_timeout = '{timeout}'; {by_tag}")
         try:
