@@ -108,7 +108,6 @@ class Pool:
             sqlalchemy_url(database_url),
             pool_size=sum(shares.values()),
             max_overflow=0,
-            pool_use_lifo=True,  # the one used last has its plans and its caches warm
             pool_timeout=CONNECT_TIMEOUT,
             json_deserializer=str,  # JSON stays the text it is until somebody needs more
             connect_args={
