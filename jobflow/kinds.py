@@ -69,8 +69,8 @@ class Shape(NamedTuple):
 
     @property
     def merges(self) -> bool:
-        """The completed jobs of a type, of all queues."""
-        return "done" in self.wanted and "type" in self.given and "queue" not in self.given and not self.looks
+        """The completed jobs of a type, of all queues: no index has them in one order."""
+        return "type" in self.given and "queue" not in self.given
 
 
 class Part(NamedTuple):
@@ -105,7 +105,7 @@ def one_kind(shape: Shape, table: Table) -> dict[Any, Any] | None:
     """The columns before the id in the index that has all that match in order, and their values. None: there is none."""
     if table is jobs:
         return None if shape.given & {"status", "queue", "type"} else {}
-    if "type" in shape.given and "queue" not in shape.given:
+    if shape.merges:
         return None
     return {table.c[name]: bound_text(name) for name in ("type", "queue") if name in shape.given}
 

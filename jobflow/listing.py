@@ -144,7 +144,7 @@ def _shape(wanted: JobFilter, before: UUID | None = None, after: UUID | None = N
     given |= {"time"} if wanted.created_after or wanted.created_before else set()
     groups = frozenset(GROUPS.get(status, "resting") for status in wanted.statuses or Status)
     shape = Shape(frozenset(given), groups, len(wanted.payload), upwards=after is not None)
-    far = offset >= FAR and after is None and shape.merges
+    far = offset >= FAR and after is None and "done" in groups and shape.merges and not shape.looks
     return shape._replace(turned=before != after and shape.looks, far=far)
 
 

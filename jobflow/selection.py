@@ -122,7 +122,7 @@ def _tables(shape: Shape) -> list[Table]:
 def _found(shape: Shape, part: Part) -> list[Select[Any]]:
     """Selects of the ids that match: together they have at least the first ``part.limit`` ones."""
     if "tag" in shape.given:
-        # Those with the tag while they are not too many, else those among the newest of each table.
+        # Those with the tag while they are not too many, else those among the newest of both tables.
         tagged = _tagged(shape)
         few = select(tagged.c.id).where(*filtered(shape, tagged, part), *_searched(shape, tagged), ~_many(shape))
         return [_first(part, select_) for select_ in (few, *(_browsed(shape, t, part) for t in _tables(shape)))]
