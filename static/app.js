@@ -80,11 +80,11 @@
     find("#confirm-yes").className = button.classList.contains("danger") ? "danger" : "primary";
     dialog.returnValue = "no";
     dialog.addEventListener("close", () => {
-      tell();
       button.focus();
-      if (dialog.returnValue !== "yes") return dropRequest();
-      ctx.request.body.set("confirmed", "yes");
-      issueRequest();
+      if (dialog.returnValue === "yes") { // the page asks again after this, not before: what it shows may be gone by then
+        ctx.request.body.set("confirmed", "yes");
+        issueRequest();
+      } else { dropRequest(); tell(); }
     }, { once: true });
     dialog.showModal();
     tell();

@@ -92,6 +92,22 @@ async def test_an_answer_on_its_way_does_not_move_what_was_picked_meanwhile(tab:
     await expect(tab.locator(f"#job-{second}")).to_be_visible()
 
 
+async def test_a_confirmed_act_comes_before_the_refresh_that_waited_for_the_dialog(tab: Page, rows: Connection) -> None:
+    id = await add_job(rows, "cancelled", type="echo")
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.method) if str(id) in request.url else None)
+    await tab.goto(f"/dashboard/jobs/{id}")
+    await expect(tab.locator("#pulse")).to_have_attribute("data-state", "live")
+    await tab.get_by_role("button", name="Delete").click()
+    asked.clear()
+    await tab.evaluate("document.addEventListener('htmx:before:request', () => { window.held = true; })")
+    await tab.evaluate("void live.dispatchEvent(new CustomEvent('poll'))")
+    await tab.wait_for_function("window.held")  # the page would have asked again
+    await tab.locator("#confirm-yes").click()
+    await tab.wait_for_url("/dashboard/jobs")
+    assert asked == ["POST"]
+
+
 async def test_focus_and_what_is_unfolded_survive_a_refresh(
     tab: Page, api: httpx.AsyncClient, rows: Connection
 ) -> None:
