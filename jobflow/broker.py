@@ -91,6 +91,7 @@ class Page:
 class Pushed(NamedTuple):
     added: int
     cold: list[int]  # priorities of lanes that have to be filled first
+    later: list[UUID]  # known at a later time, of jobs that are not fresh
 
 
 class Popped(NamedTuple):
@@ -105,6 +106,11 @@ def parse_tail(state: str) -> tuple[datetime, UUID] | None:
         return None
     score, _, hex_id = state.partition(":")
     return moment(int(score)), UUID(hex=hex_id)
+
+
+def unpack_ids(ids: bytes) -> list[UUID]:
+    """Ids that a script returned in one string."""
+    return [pgproto.UUID(ids[i : i + 16]) for i in range(0, len(ids), 16)]
 
 
 class Broker:
@@ -129,10 +135,10 @@ class Broker:
     async def push(self, queue: str, entries: Iterable[Entry], *, fresh: bool = True) -> Pushed:
         """Make jobs known. ``fresh``: just committed, not read a while ago; only then they replace what is known."""
         jobs = b"".join([b"%d%016d%b" % (priority, micros(run_at), id.bytes) for priority, run_at, id in entries])
-        added, *cold = await self._run(
+        added, later, *cold = await self._run(
             "push", self._lanes(queue), [self.lane_size, WAKE_CHANNEL, queue, int(fresh), jobs]
         )
-        return Pushed(added, cold)
+        return Pushed(added, cold, unpack_ids(later))
 
     async def fill(self, queue: str, priority: int, seen: str, full: bool, packed: bytes) -> bool:
         """Add a page to a lane. False: the lane is not as it was ``seen``, start again."""
@@ -142,7 +148,7 @@ class Broker:
     async def pop(self, queue: str, now: datetime, want: int) -> Popped:
         ids, fills, next_due = await self._run("pop", self._lanes(queue), [micros(now), want, self.lane_size // 2])
         return Popped(
-            [pgproto.UUID(ids[i : i + 16]) for i in range(0, len(ids), 16)],
+            unpack_ids(ids),
             {int(fills[i]): fills[i + 1].decode() for i in range(0, len(fills), 2)},
             moment(int(next_due)) if next_due else None,
         )

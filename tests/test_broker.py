@@ -78,24 +78,25 @@ async def lane_of(raw: Any, priority: int, queue: str = Q) -> dict[UUID, int]:
 
 async def test_a_lane_that_is_absent_is_closed_and_says_so(broker: Broker, raw: Any) -> None:
     two = [*entries(2, 0), *entries(1, 3)]
-    assert await broker.push(Q, two) == (0, [0, 3])
+    assert await broker.push(Q, two) == (0, [0, 3], [])
     assert await raw.keys("*") == []
     await opened(broker, 3)
-    assert await broker.push(Q, two) == (1, [0])
+    assert await broker.push(Q, two) == (1, [0], [])
     assert ({}, {two[2].id: micros(two[2].run_at)}) == (await lane_of(raw, 0), await lane_of(raw, 3))
 
 
 async def test_an_open_lane_takes_all_and_each_id_once(broker: Broker, raw: Any) -> None:
     await opened(broker, 5)
     some = entries(3)
-    assert await broker.push(Q, some) == (3, [])
+    assert await broker.push(Q, some) == (3, [], [])
     moved = [Entry(5, at(5), entry.id) for entry in some]
-    assert await broker.push(Q, moved, fresh=False) == (0, [])  # read a while ago: the place it has is newer
+    assert await broker.push(Q, moved, fresh=False) == (0, [], [])  # read a while ago: the place it has is newer
     assert {entry.id: micros(entry.run_at) for entry in some} == await lane_of(raw, 5)
-    assert await broker.push(Q, moved) == (3, [])  # just committed
+    assert await broker.push(Q, moved) == (3, [], [])  # just committed
     assert {entry.id: micros(entry.run_at) for entry in moved} == await lane_of(raw, 5)
     sooner = Entry(5, at(-5000), some[2].id)
-    assert await broker.push(Q, [sooner]) == (1, [])  # a retry by a person
+    assert await broker.push(Q, [sooner], fresh=False) == (0, [], [sooner.id])  # who read that has to ask again
+    assert await broker.push(Q, [sooner]) == (1, [], [])  # a retry by a person
     assert (await broker.pop(Q, NOW, 1)).ids == [some[2].id]
 
 
@@ -107,18 +108,18 @@ async def test_a_spilled_lane_takes_what_is_not_after_its_tail(small: Broker, ra
     before = Entry(5, tail.run_at - timedelta(microseconds=1), uuid7())
     same = Entry(5, tail.run_at, uuid7())
     after = Entry(5, tail.run_at + timedelta(microseconds=1), uuid7())
-    assert await small.push(Q, [before, same, after]) == (2, [])
+    assert await small.push(Q, [before, same, after]) == (2, [], [])
     assert {*(entry.id for entry in page), before.id, same.id} == set(await lane_of(raw, 5))
 
 
 async def test_a_lane_that_overflows_spills_and_its_tail_is_its_last_entry(small: Broker, raw: Any) -> None:
     await opened(small, 5)
     many = entries(14)
-    assert await small.push(Q, random.Random(1).sample(many, 14)) == (14, [])
+    assert await small.push(Q, random.Random(1).sample(many, 14)) == (14, [], [])
     assert {entry.id: micros(entry.run_at) for entry in many[:10]} == await lane_of(raw, 5)
     assert (many[9].run_at, many[9].id) == parse_tail((await states_of(small, Q))[5])
     earlier = entries(2, seconds=-2000)
-    assert await small.push(Q, earlier) == (2, [])
+    assert await small.push(Q, earlier) == (2, [], [])
     assert (many[7].run_at, many[7].id) == parse_tail((await states_of(small, Q))[5])
     assert {entry.id for entry in [*earlier, *many[:8]]} == set(await lane_of(raw, 5))
 
@@ -494,10 +495,10 @@ async def test_what_is_pushed_between_the_read_and_the_opening_is_found_by_the_s
 ) -> None:
     first, late, early = Entry(5, at(-5), uuid7()), Entry(5, at(-4), uuid7()), Entry(5, at(-9), uuid7())
     rows = [first]  # read
-    assert await broker.push(Q, [late, early]) == (0, [5])  # committed after the read: refused
+    assert await broker.push(Q, [late, early]) == (0, [5], [])  # committed after the read: refused
     assert await broker.fill(Q, 5, "", False, packed(rows))  # opened
     assert {first.id} == set(await lane_of(raw, 5))
-    assert await broker.push(Q, [early, first, late]) == (2, [])  # read again from the old tail
+    assert await broker.push(Q, [early, first, late]) == (2, [], [])  # read again from the old tail
     assert [early.id, first.id, late.id] == (await broker.pop(Q, NOW, 9)).ids
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from jobflow import failpoints
-from jobflow.broker import PRIORITIES, Broker, Entry, Page, parse_tail
+from jobflow.broker import PRIORITIES, Broker, Page, parse_tail
 from jobflow.engine.agenda import Agenda
 from jobflow.engine.health import Health
 from jobflow.engine.lease import Lease, boottime
@@ -83,7 +83,7 @@ class Scheduler:
     async def _fill(self, queue: str, lanes: dict[int, str]) -> None:
         await failpoints.reach("refill.asked")
         tails = {priority: parse_tail(state) for priority, state in lanes.items()}
-        found = await self._read(queue, tails, None)
+        found = await self._read(queue, tails, None, self._page)
         await failpoints.reach("refill.read")
         opened: dict[int, Tail] = {}
         for priority, state in lanes.items():
@@ -100,20 +100,15 @@ class Scheduler:
         """A job that was committed after our read and pushed before we opened its lane was refused there. So read the
         same range once more, from the old tail: what was pushed since the opening was accepted."""
         while tails:
-            found = await self._read(queue, tails, None)
-            await failpoints.reach("refill.read_again")
-            await self._push(queue, [row for page in found.values() for row in page.entries()])
+            found, _ = await self._bring(queue, tails, None, self._page, "refill.read_again")
             tails = {p: page.tail for p, page in found.items() if len(page) == self._page}
 
     async def _sweep(self, queue: str) -> int:
         """One page of each lane's overdue rows: finds lost pushes, lost pops, dead fetchers and late commits."""
         cursors = self._cursors.setdefault(queue, dict.fromkeys(PRIORITIES))
-        found = await self._read(queue, cursors, self._lease.now() - OVERDUE, SWEEP_PAGE)
-        await failpoints.reach("sweep.read")
-        rows = [row for page in found.values() for row in page.entries()]
-        added = await self._push(queue, rows)
+        found, added = await self._bring(queue, cursors, self._lease.now() - OVERDUE, SWEEP_PAGE, "sweep.read")
         await failpoints.reach("sweep.pushed")
-        self._swept[queue] = self._swept.get(queue, 0) + len(rows)
+        self._swept[queue] = self._swept.get(queue, 0) + sum(map(len, found.values()))
         for priority in PRIORITIES:
             page = found.get(priority, NOTHING)
             # Beyond the window pushes are refused anyway: start again at the head.
@@ -123,20 +118,37 @@ class Scheduler:
             self._swept[queue] = 0
         return added
 
-    async def _push(self, queue: str, rows: list[Entry]) -> int:
-        added = 0
+    async def _bring(
+        self, queue: str, tails: dict[int, Tail], before: datetime | None, limit: int, point: str
+    ) -> tuple[dict[int, Page], int]:
+        """Make pages of some lanes known. Returns them, and how many jobs were not known, or only at a later time.
+
+        Of a job that is known at a later time either the push of a move to an earlier one was lost, and it would wait for
+        its old time; or it has moved on since we read it. If it is still where it was when we ask again, it is the first.
+        """
+        found = await self._read(queue, tails, before, limit)
+        await failpoints.reach(point)
+        added, later = await self._push(queue, found, None)
+        if later:
+            added += (await self._push(queue, await self._read(queue, tails, before, limit), later))[0]
+        return found, added
+
+    async def _push(self, queue: str, pages: dict[int, Page], only: set[UUID] | None) -> tuple[int, set[UUID]]:
+        """Push what was read; ``only`` these, whatever is known of them. Returns how many were added or moved, and which
+        are known at a later time."""
+        rows = [row for page in pages.values() for row in page.entries() if only is None or row.id in only]
+        added, later = 0, set[UUID]()
         for start in range(0, len(rows), SWEEP_PAGE):
-            pushed = await self._broker.push(queue, rows[start : start + SWEEP_PAGE], fresh=False)
+            pushed = await self._broker.push(queue, rows[start : start + SWEEP_PAGE], fresh=only is not None)
             self._health.broker_answered()
             if pushed.cold:
                 self.fill(queue, dict.fromkeys(pushed.cold, ""))
             added += pushed.added
+            later.update(pushed.later)
         if added:
             self._agenda.notice(queue)
-        return added
+        return added, later
 
-    async def _read(
-        self, queue: str, tails: dict[int, Tail], before: datetime | None, limit: int | None = None
-    ) -> dict[int, Page]:
-        pages = await self._store.page_lanes(queue, tails, limit or self._page, before)
+    async def _read(self, queue: str, tails: dict[int, Tail], before: datetime | None, limit: int) -> dict[int, Page]:
+        pages = await self._store.page_lanes(queue, tails, limit, before)
         return {priority: Page(priority, packed) for priority, packed in pages.items()}

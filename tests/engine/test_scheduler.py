@@ -90,6 +90,25 @@ async def test_a_job_whose_push_was_refused_while_its_lane_opened_is_found_witho
     assert late[0] in await pop(parts)
 
 
+async def test_a_job_that_moved_to_now_while_its_lane_opened_does_not_wait_for_its_old_time(
+    parts: Parts, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read, then a retry by a person, its push (refused: cold), and our FILL brings the time that was read."""
+    (id,) = await parts.insert(run_at=ago(-3600))
+    no_sweep(parts)
+    fill = parts.broker.fill
+
+    async def staged(*args: Any) -> bool:
+        await database.execute("UPDATE jobs SET run_at = $1 WHERE id = $2", ago(0), id)
+        assert (await parts.broker.push("default", [Entry(5, ago(0), id)])).cold == [5]
+        return await fill(*args)
+
+    monkeypatch.setattr(parts.broker, "fill", staged)
+    parts.scheduler.fill("default", {5: ""})
+    await parts.scheduler.tick()
+    assert await pop(parts) == [id]
+
+
 async def test_a_lane_that_somebody_else_moved_is_left_to_him(parts: Parts) -> None:
     (id,) = await parts.insert()
     await parts.broker.fill("default", 5, "", False, b"")  # opened by another process; our job's push is still to come
@@ -148,6 +167,16 @@ async def test_the_sweep_finds_jobs_that_were_never_pushed(parts: Parts, databas
     sweep(parts)
     await parts.scheduler.tick()
     assert await pop(parts) == [lost], "popped and not claimed: it comes back"
+
+
+async def test_the_sweep_finds_a_job_whose_move_to_now_was_never_pushed(parts: Parts, database: Connection) -> None:
+    await open_lanes(parts)
+    await database.execute("INSERT INTO queues VALUES ('default') ON CONFLICT DO NOTHING")
+    moved, waits = [await add_job(database, run_at=ago(LATE)) for _ in range(2)]
+    await parts.broker.push("default", [Entry(5, ago(-3600), moved), Entry(5, ago(LATE), waits)])
+    sweep(parts)
+    assert await parts.scheduler.tick() < 0.1, "where one was lost there may be more"
+    assert sorted(await pop(parts)) == sorted([moved, waits])
 
 
 async def test_a_row_that_is_committed_long_after_its_time_is_found(
@@ -275,6 +304,7 @@ async def test_what_was_read_a_while_ago_does_not_move_a_job_back(
 
     async def staged(*args: Any) -> Any:
         rows = await read(*args)
+        await database.execute("UPDATE jobs SET run_at = $1 WHERE id = $2", later, id)
         await parts.broker.push("default", [Entry(5, later, id)])
         return rows
 

@@ -20,7 +20,7 @@ class Redis:
 
     def __init__(self, loop: VirtualLoop, random: Random, note: Callable[[str], None]) -> None:
         self.loop, self.random, self.note = loop, random, note
-        self.up, self.loss = True, 0.002  # share of answers that are lost
+        self.up, self.loss = True, 0.002  # share of requests, and then of answers, that are lost
         self.lanes: dict[str, Lane] = {}
         self.states: dict[str, dict[str, Any]] = {}
         self.listeners: list[asyncio.Queue[str | None]] = []
@@ -46,7 +46,7 @@ class Redis:
     def _push(self, keys: list[str], args: list[Any]) -> Any:
         cap, _, queue, fresh, jobs = args
         states = self.states.setdefault(keys[10], {})
-        added, cold, touched = 0, [], set()
+        added, later, cold, touched = 0, [], [], set()
         for i in range(0, len(jobs), 33):
             priority, score, id = int(jobs[i : i + 1]), int(jobs[i + 1 : i + 17]), jobs[i + 17 : i + 33]
             state = states.get(str(priority))
@@ -59,6 +59,8 @@ class Redis:
                 if id not in lane or (fresh and lane[id] != score):
                     lane[id] = score
                     added += 1
+                elif not fresh and lane[id] > score:
+                    later.append(id)
                 touched.add(priority)
         for priority in sorted(touched):
             self._trim(keys[priority], states, priority, cap)
@@ -66,7 +68,7 @@ class Redis:
             for listener in self.listeners:
                 if self.random.random() < 0.95:
                     self.loop.outside(0.0005, listener.put_nowait, queue)
-        return [added, *cold]
+        return [added, b"".join(later), *cold]
 
     def _trim(self, key: str, states: dict[str, Any], priority: int, cap: int) -> None:
         lane = self.lane(key)
@@ -134,6 +136,8 @@ class SimulatedBroker(Broker):
         random = self.model.random
         await asyncio.sleep(random.random() * (0.1 if random.random() < 0.01 else 0.0005))
         self._reachable()
+        if random.random() < self.model.loss:
+            raise BrokerUnavailable("The request was lost.")
         found = self.model.run(name, keys, args)
         await asyncio.sleep(random.random() * (0.1 if random.random() < 0.01 else 0.0005))
         if random.random() < self.model.loss or not self.model.up:

@@ -191,7 +191,8 @@ class World:
         random = self.random
         options: dict[str, Any] = {}
         if random.random() < 0.2:
-            options["delay"] = random.random() * 6
+            # One that is far off runs if somebody retries it.
+            options["delay"] = random.random() * random.choice([6, 600])
         if random.random() < 0.1:
             options["unique_key"] = f"u{random.randrange(4)}"
             options["on_conflict"] = random.choice(["reject", "return", "replace"])
