@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -77,6 +77,30 @@ def translated() -> Iterator[None]:
         raise
 
 
+async def _connect(*args: Any, **options: Any) -> Connection:
+    """Connect to the end, even if who asked gives up.
+
+    Cancelled between the socket and the server's word on TLS, asyncpg leaves an error that nobody collects.
+    """
+    opening = asyncio.ensure_future(asyncpg.connect(*args, **options))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(opening: asyncio.Future[Connection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().terminate()
+
+
+def _reject_closed(dbapi_connection: Any, *_: Any) -> None:
+    """A connection that ended while it was idle is opened anew: nobody shall fail for it who has sent nothing."""
+    if dbapi_connection.driver_connection.is_closed():
+        raise exc.DisconnectionError
+
+
 class Held:
     """One connection taken out of the pool: ``raw`` is asyncpg's."""
 
@@ -111,11 +135,13 @@ class Pool:
             pool_timeout=CONNECT_TIMEOUT,
             json_deserializer=str,  # JSON stays the text it is until somebody needs more
             connect_args={
+                "async_creator_fn": _connect,
                 "timeout": CONNECT_TIMEOUT,
                 "command_timeout": STATEMENT_TIMEOUT,
                 "server_settings": {"application_name": "jobflow"},
             },
         )
+        event.listen(self.engine.sync_engine, "checkout", _reject_closed)
 
     async def take(self, share: str) -> Held:
         """Take a connection out. Raises StoreUnavailable: no server, or none free within 5 s."""

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import pytest
 
 from jobflow import pool as pool_module
 from jobflow.errors import AnswerLost, NotFound, StoreUnavailable
-from jobflow.pool import Connection, Pool, sqlalchemy_url
+from jobflow.pool import Connection, Held, Pool, sqlalchemy_url
 from tests.support.commands import free_port
 from tests.support.proxy import proxied
 from tests.support.waiting import until
@@ -115,6 +117,38 @@ async def test_a_connection_that_the_server_ended_while_it_rested_is_a_lost_answ
         except StoreUnavailable:
             after = await backend_of(small, "one")
         assert backend != after
+
+
+async def test_a_connection_that_ended_while_it_rested_is_opened_anew(small: Pool, database: Connection) -> None:
+    held = await small.take("one")
+    before, ended = held.raw.get_server_pid(), asyncio.Event()
+    held.raw.add_termination_listener(lambda _: ended.set())
+    await held.give_back(broken=False)
+    await database.execute("SELECT pg_terminate_backend($1)", before)
+    await ended.wait()
+    assert before != await backend_of(small, "one")
+
+
+async def test_who_gives_up_while_it_connects_leaves_no_error_and_no_connection(
+    database_url: str, database: Connection
+) -> None:
+    left: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+    pool = Pool(database_url, shares={"one": 1})
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jobflow'"
+    others = await database.fetchval(open_ones)
+    for turns in range(40):  # of the loop; a connection is there after about as many
+        taking = asyncio.create_task(pool.take("one"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        taking.cancel()
+        for held in await asyncio.gather(taking, return_exceptions=True):
+            if isinstance(held, Held):
+                await held.give_back(broken=True)
+    await until(lambda: database.fetchval(open_ones), others.__eq__)
+    await pool.close()
+    gc.collect()
+    assert left == []
 
 
 async def test_a_statement_that_takes_too_long_is_a_lost_answer(small: Pool) -> None:
