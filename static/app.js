@@ -62,6 +62,8 @@
     const { request, response, sourceElement } = event.detail.ctx;
     if (request?.method === "POST" && response?.status < 400) {
       for (const box of picked()) box.checked = false;
+      // What a region shows now came by another way: if it becomes as it was, that must not be answered with 304.
+      for (const region of findAll("[data-region]")) if (region._htmx) region._htmx.ptag = "";
       count();
     }
     if (sourceElement?.matches("[data-region]") && !stale && find("#notice .bad")) find("#notice").replaceChildren();

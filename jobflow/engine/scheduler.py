@@ -7,7 +7,9 @@ its time comes: a pop takes what is due, and the fetchers wake up when the next 
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from jobflow import failpoints
@@ -29,6 +31,7 @@ EXPIRED = 500  # jobs ended for each round
 NOTHING = Page(0, b"")
 
 Tail = tuple[datetime, UUID] | None
+Pages = dict[int, Page]  # by priority
 
 
 class Scheduler:
@@ -100,13 +103,19 @@ class Scheduler:
         """A job that was committed after our read and pushed before we opened its lane was refused there. So read the
         same range once more, from the old tail: what was pushed since the opening was accepted."""
         while tails:
-            found, _ = await self._bring(queue, tails, None, self._page, "refill.read_again")
+            read = partial(self._read, queue, tails, None, self._page)
+            found = await read()
+            await failpoints.reach("refill.read_again")
+            await self._bring(queue, found, read)
             tails = {p: page.tail for p, page in found.items() if len(page) == self._page}
 
     async def _sweep(self, queue: str) -> int:
         """One page of each lane's overdue rows: finds lost pushes, lost pops, dead fetchers and late commits."""
         cursors = self._cursors.setdefault(queue, dict.fromkeys(PRIORITIES))
-        found, added = await self._bring(queue, cursors, self._lease.now() - OVERDUE, SWEEP_PAGE, "sweep.read")
+        read = partial(self._read, queue, dict(cursors), self._lease.now() - OVERDUE, SWEEP_PAGE)
+        found = await read()
+        await failpoints.reach("sweep.read")
+        added = await self._bring(queue, found, read)
         await failpoints.reach("sweep.pushed")
         self._swept[queue] = self._swept.get(queue, 0) + sum(map(len, found.values()))
         for priority in PRIORITIES:
@@ -118,22 +127,18 @@ class Scheduler:
             self._swept[queue] = 0
         return added
 
-    async def _bring(
-        self, queue: str, tails: dict[int, Tail], before: datetime | None, limit: int, point: str
-    ) -> tuple[dict[int, Page], int]:
-        """Make pages of some lanes known. Returns them, and how many jobs were not known, or only at a later time.
+    async def _bring(self, queue: str, found: Pages, read: Callable[[], Awaitable[Pages]]) -> int:
+        """Make what was ``found`` known. Returns how many jobs were not known, or only at a later time.
 
         Of a job that is known at a later time either the push of a move to an earlier one was lost, and it would wait for
-        its old time; or it has moved on since we read it. If it is still where it was when we ask again, it is the first.
+        its old time; or it has moved on since we read it. If it is still where it was when we read again, it is the first.
         """
-        found = await self._read(queue, tails, before, limit)
-        await failpoints.reach(point)
         added, later = await self._push(queue, found, None)
         if later:
-            added += (await self._push(queue, await self._read(queue, tails, before, limit), later))[0]
-        return found, added
+            added += (await self._push(queue, await read(), later))[0]
+        return added
 
-    async def _push(self, queue: str, pages: dict[int, Page], only: set[UUID] | None) -> tuple[int, set[UUID]]:
+    async def _push(self, queue: str, pages: Pages, only: set[UUID] | None) -> tuple[int, set[UUID]]:
         """Push what was read; ``only`` these, whatever is known of them. Returns how many were added or moved, and which
         are known at a later time."""
         rows = [row for page in pages.values() for row in page.entries() if only is None or row.id in only]
@@ -149,6 +154,6 @@ class Scheduler:
             self._agenda.notice(queue)
         return added, later
 
-    async def _read(self, queue: str, tails: dict[int, Tail], before: datetime | None, limit: int) -> dict[int, Page]:
+    async def _read(self, queue: str, tails: dict[int, Tail], before: datetime | None, limit: int) -> Pages:
         pages = await self._store.page_lanes(queue, tails, limit, before)
         return {priority: Page(priority, packed) for priority, packed in pages.items()}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 from playwright.async_api import Page, Route, expect
+from uuid_utils.compat import uuid7
 
 from jobflow.pool import Connection
 from tests.browser.conftest import OpenTab
 from tests.support.process import Process
-from tests.support.rows import add_job
+from tests.support.rows import add_job, ago
 
 QUICK = 1.5  # seconds from the answer of the API to the eye
 
@@ -106,6 +108,25 @@ async def test_a_confirmed_act_comes_before_the_refresh_that_waited_for_the_dial
     await tab.locator("#confirm-yes").click()
     await tab.wait_for_url("/dashboard/jobs")
     assert asked == ["POST"]
+
+
+async def test_a_list_that_becomes_as_it_was_before_an_act_is_shown(tab: Page, rows: Connection) -> None:
+    """A dead letter that is retried and dies again, before the page has asked in between."""
+    job: dict[str, Any] = {"id": uuid7(), "created_at": ago(9000), "finished_at": ago(8000), "tags": ["again"]}
+    await add_job(rows, "dead_letter", **job)
+    await tab.goto("/dashboard/dlq?tag=again")
+    await expect(tab.locator("#pulse")).to_have_attribute("data-state", "live")
+    async with tab.expect_response("**/dashboard/dlq?tag=again"):
+        await tab.evaluate("void live.dispatchEvent(new CustomEvent('poll'))")
+    await tab.locator("#pause").click()
+    await tab.locator("tbody tr input").check()
+    await tab.get_by_role("button", name="Delete").click()
+    await tab.locator("#confirm-yes").click()
+    await expect(tab.locator("tbody tr")).to_have_count(0)
+    await add_job(rows, "dead_letter", **job)
+    await tab.locator("#pause").click()
+    await tab.evaluate("void live.dispatchEvent(new CustomEvent('poll'))")
+    await expect(tab.locator("tbody tr")).to_have_count(1)
 
 
 async def test_focus_and_what_is_unfolded_survive_a_refresh(

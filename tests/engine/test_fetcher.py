@@ -299,7 +299,7 @@ async def test_a_stale_place_in_a_lane_does_not_make_a_retry_late(parts: Parts) 
     """Read by a sweep while it was due, then it failed and waits for its retry, then the sweep pushes what it has read."""
     (id,) = await parts.insert(1, delay=2.0)
     await fill(parts)
-    await parts.scheduler._push("default", [Entry(5, parts.lease.now() - timedelta(seconds=6), id)])
+    await parts.broker.push("default", [Entry(5, parts.lease.now() - timedelta(seconds=6), id)], fresh=False)
     assert await drained(parts) == []
 
     async def found() -> list[UUID]:
